@@ -1,0 +1,1 @@
+"""An MCP server through which an AI client keeps a team of agents that remember."""

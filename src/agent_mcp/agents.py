@@ -1,0 +1,61 @@
+"""A definition and a session become a Strands agent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from strands import Agent, ModelRetryStrategy
+from strands.types.exceptions import SessionException
+
+from agent_mcp.context import SummarizingWindow, budget_of
+from agent_mcp.domain import AgentSpec
+from agent_mcp.models import ModelRef, Models
+from agent_mcp.storage.fenced import FencedSessionManager
+from agent_mcp.storage.history import UNREADABLE, History
+from agent_mcp.toolbox import Search, Toolbox
+
+_RETRIES = 5
+_FIRST_DELAY_SECONDS = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionAgent:
+    """A Strands agent with a session's history, and the window that decides what its model sees of that."""
+
+    agent: Agent
+    window: SummarizingWindow
+    manager: FencedSessionManager
+
+
+class AgentFactory:
+    """Builds agents for turns."""
+
+    def __init__(self, *, models: Models, toolbox: Toolbox) -> None:
+        self._models = models
+        self._toolbox = toolbox
+
+    def build(self, spec: AgentSpec, *, model: ModelRef, history: History, search: Search) -> SessionAgent:
+        """An agent that remembers what `history` holds. Blocking; the session exists and its turn lock is held.
+
+        Raises SessionDamaged where Strands can't restore the history.
+        """
+        built = self._models.build(model)
+        window = SummarizingWindow(budget=budget_of(built.context_window_limit))
+        tools = self._toolbox.build(spec.tools, search=search)
+        manager = history.manager()
+        try:
+            agent = Agent(
+                model=built,
+                system_prompt=spec.system_prompt or None,
+                tools=[*tools],
+                agent_id=spec.agent_id,
+                name=spec.name,
+                description=spec.description or None,
+                session_manager=manager,
+                conversation_manager=window,
+                retry_strategy=ModelRetryStrategy(max_attempts=1 + _RETRIES, initial_delay=_FIRST_DELAY_SECONDS),
+                callback_handler=None,  # Strands' default prints to stdout, which on stdio is the protocol's.
+            )
+        except (SessionException, *UNREADABLE) as error:
+            raise history.find_damage() or error from error
+        return SessionAgent(agent=agent, window=window, manager=manager)

@@ -1,0 +1,54 @@
+"""The operator's settings, read once from an environment that is passed in."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from platformdirs import user_data_path
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from agent_mcp.errors import InvalidArgument
+
+MARKER = ".agent-mcp"
+PREFIX = "AGENT_MCP_"
+
+
+def default_data_dir(cwd: Path) -> Path:
+    """`./sessions` where it holds the marker file (a checkout of this project does), else the user's data directory."""
+    local = cwd / "sessions"
+    return local if (local / MARKER).is_file() else user_data_path("agent-mcp", appauthor=False)
+
+
+class Settings(BaseModel):
+    """What the operator decides. Each field is also the environment variable `AGENT_MCP_<NAME>` and a flag."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data_dir: Path = Field(description="The one directory with everything.")
+    model: str = Field(default="auto", description="Model of agents that name none: provider:model_id, or auto.")
+    session_ttl: int = Field(default=3600, ge=0, description="Idle seconds until a session expires; 0 = never.")
+    wait_seconds: float = Field(default=45, ge=0, description="Seconds an ask waits before it says 'working'.")
+    turn_timeout: float = Field(default=900, gt=0, description="Seconds that one turn may take.")
+    max_calls: int = Field(default=50, ge=1, description="Model calls that one turn may make.")
+    tools: tuple[str, ...] = Field(default=(), description="Python modules with @tool functions, comma-separated.")
+    fsync: bool = Field(default=True, description="on: a reply waits until it is safe on disk.")
+
+    @field_validator("tools", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str], *, cwd: Path | None = None) -> "Settings":
+        """Settings from `AGENT_MCP_*`; an empty variable counts as absent. Raises InvalidArgument with the variable's name."""
+        given: dict[str, object] = {
+            field: environ[PREFIX + field.upper()] for field in cls.model_fields if environ.get(PREFIX + field.upper())
+        }
+        given.setdefault("data_dir", default_data_dir(cwd or Path.cwd()))
+        try:
+            settings = cls.model_validate(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = PREFIX + str(first["loc"][0]).upper()
+            raise InvalidArgument(f"{name}={first['input']!r} can't be used: {first['msg']}.") from None
+        return settings.model_copy(update={"data_dir": Path(os.path.abspath(settings.data_dir.expanduser()))})

@@ -1,0 +1,327 @@
+"""The nouns: ids, callers, agents, sessions, turns and replies. Facts without behaviour, parsed once at the edge."""
+
+import re
+import secrets
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Generic, Literal, NewType, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+from agent_mcp.errors import InvalidArgument
+
+AgentId = NewType("AgentId", str)
+SessionId = NewType("SessionId", str)
+ActorId = NewType("ActorId", str)
+TurnId = NewType("TurnId", str)
+
+T = TypeVar("T")
+
+DEFAULT_ACTOR = ActorId("local")
+MAX_PROMPT_BYTES = 1024 * 1024
+
+_AGENT_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_SESSION_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
+_ISSUED_SESSION_ID = re.compile(r"s-[0-9a-f]{32}")
+_TURN_ID = re.compile(r"t-[0-9a-f]{32}")
+# Windows opens a device for these names, whatever their extension.
+_DEVICE_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
+
+
+def _shown(text: str) -> str:
+    """`text` quoted for an error: short, on one line, nothing that a terminal would act on."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def _parse_id(text: str, *, pattern: re.Pattern[str], kind: str, longest: int) -> str:
+    if pattern.fullmatch(text):
+        return text
+    if pattern.fullmatch(text.lower()):
+        raise InvalidArgument(f"A {kind} is written in lower case: use {text.lower()!r} instead of {text!r}.")
+    raise InvalidArgument(
+        f"{_shown(text)} is no {kind}: use 1-{longest} of a-z, 0-9, '_' and '-', beginning with a letter or digit."
+    )
+
+
+def parse_agent_id(text: str) -> AgentId:
+    """An agent id: `[a-z0-9][a-z0-9_-]{0,63}` and no device name of Windows; raises InvalidArgument."""
+    parsed = _parse_id(text, pattern=_AGENT_ID, kind="agent_id", longest=64)
+    if parsed in _DEVICE_NAMES:
+        raise InvalidArgument(f"{text!r} is a device name on Windows and can't be an agent_id: choose another.")
+    return AgentId(parsed)
+
+
+def parse_session_id(text: str) -> SessionId:
+    """A session id: `[a-z0-9][a-z0-9_-]{0,99}`; raises InvalidArgument."""
+    return SessionId(_parse_id(text, pattern=_SESSION_ID, kind="session_id", longest=100))
+
+
+def parse_turn_id(text: str) -> TurnId:
+    """A turn id as the server gave it: `t-` and 32 hexadecimal digits; raises InvalidArgument."""
+    if not _TURN_ID.fullmatch(text):
+        raise InvalidArgument(f"{_shown(text)} is no turn_id: use the turn_id of a reply, 't-' and 32 hex digits.")
+    return TurnId(text)
+
+
+def parse_actor_id(text: str) -> ActorId:
+    """An actor id: 1-200 printable characters without white space, in NFC; raises InvalidArgument."""
+    if not 1 <= len(text) <= 200 or any(not c.isprintable() or c.isspace() for c in text):
+        raise InvalidArgument(f"{_shown(text)} is no actor_id: use 1-200 printable characters without white space.")
+    if unicodedata.normalize("NFC", text) != text:
+        raise InvalidArgument("The actor_id is not in Unicode's NFC form: normalise it and call again.")
+    return ActorId(text)
+
+
+def is_issued(session_id: SessionId) -> bool:
+    """Whether only the server gives ids of this shape, so that an unknown one must be a mistake."""
+    return _ISSUED_SESSION_ID.fullmatch(session_id) is not None
+
+
+def new_session_id() -> SessionId:
+    return SessionId(f"s-{secrets.token_hex(16)}")
+
+
+def new_turn_id() -> TurnId:
+    return TurnId(f"t-{secrets.token_hex(16)}")
+
+
+def slug(name: str) -> AgentId:
+    """The agent id that a name gives: ASCII, lower case, dashes for the rest; raises InvalidArgument if none is left."""
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    text = re.sub(r"[^a-z0-9_]+", "-", ascii_name.lower()).strip("-_")[:64].rstrip("-_")
+    if not text:
+        raise InvalidArgument(f"No agent_id can be made from the name {_shown(name)}: give one as agent_id.")
+    return AgentId(f"{text}-agent"[:64] if text in _DEVICE_NAMES else text)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+Timestamp = Annotated[
+    datetime,
+    # One form everywhere, milliseconds and Z, so that texts sort as times do.
+    PlainSerializer(
+        lambda at: at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"), return_type=str
+    ),
+]
+"""A time in UTC."""
+
+
+class Fact(BaseModel):
+    """Base of what is passed between rooms and kept in files."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """Who calls: `subject` is authenticated and owns everything, `actor` is who it acts for where none is named."""
+
+    subject: str
+    actor: ActorId = DEFAULT_ACTOR
+
+    def actor_for(self, requested: ActorId | None) -> ActorId:
+        """The actor of one call: the one that was named, else the caller's own."""
+        return requested or self.actor
+
+
+LOCAL_SUBJECT = "local"
+"""The one subject there is where nobody authenticates."""
+
+
+class Usage(Fact):
+    """Tokens, as the model's provider counts them."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            total_tokens=self.total_tokens + other.total_tokens,
+        )
+
+
+class AgentSpec(Fact):
+    """An agent's definition, as its file holds it."""
+
+    agent_id: AgentId
+    name: str
+    description: str = ""
+    system_prompt: str = ""
+    model: str | None = None
+    tools: tuple[str, ...] = ()
+    source: str = "own"
+    created_at: Timestamp | None = None
+    updated_at: Timestamp | None = None
+    warnings: tuple[str, ...] = ()
+
+    def same_definition(self, other: "AgentSpec") -> bool:
+        """Whether both would behave alike; dates, source and warnings don't count."""
+        fields = {"name", "description", "system_prompt", "model", "tools"}
+        return self.model_dump(include=fields) == other.model_dump(include=fields)
+
+
+SessionStatus = Literal["active", "expired", "damaged"]
+TurnStatus = Literal["queued", "working", "completed", "cancelled", "failed"]
+ReplyStatus = Literal["completed", "working", "cancelled"]
+
+
+class SessionMeta(Fact):
+    """What `metadata.json` keeps of a session beside the conversation. `turns` and `usage` can be counted again."""
+
+    session_id: SessionId
+    agent_id: AgentId
+    actor_id: ActorId
+    title: str = ""
+    created_at: Timestamp
+    last_active_at: Timestamp
+    ttl_seconds: int
+    last_turn: TurnId | None = None
+    turns: int = 0
+    usage: Usage = Usage()
+    model: str | None = None
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the session expires if nothing more is asked; None = never."""
+        return self.last_active_at + timedelta(seconds=self.ttl_seconds) if self.ttl_seconds else None
+
+
+class OpenTurn(Fact):
+    turn_id: TurnId
+    status: ReplyStatus
+
+
+class SessionInfo(Fact):
+    """A session as callers see it."""
+
+    session_id: SessionId
+    agent_id: AgentId
+    actor_id: ActorId
+    title: str
+    status: SessionStatus
+    model: str | None
+    created_at: Timestamp
+    last_active_at: Timestamp
+    expires_at: Timestamp | None
+    turns: int
+    usage: Usage
+    open_turn: OpenTurn | None = None
+    transcript: str
+    snippet: str | None = None
+
+
+class ToolCall(Fact):
+    """One use of a tool: its name, the arguments that the model gave, and how it ended (None: no result yet)."""
+
+    name: str
+    arguments: dict[str, Any] = {}
+    status: Literal["success", "error"] | None = None
+
+
+class Message(Fact):
+    """One message of a transcript. `role` is `tool` for what tools returned to the model."""
+
+    index: int
+    role: Literal["user", "assistant", "tool"]
+    text: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    created_at: Timestamp | None = None
+
+
+class Failure(Fact):
+    """A failed turn's error, kept so that every later question about the turn gets the same answer."""
+
+    code: str
+    message: str
+
+
+class TurnRecord(Fact):
+    """One turn as `turns/<turn_id>.json` keeps it.
+
+    `first_message` is the number of messages in the session when the turn began, `conversation` Strands' conversation
+    manager's state at that moment: both are what a withdrawn turn goes back to. `process` names the server that runs
+    it; whether that one lives is told by a lock.
+    """
+
+    turn_id: TurnId
+    session_id: SessionId
+    agent_id: AgentId
+    actor_id: ActorId
+    status: TurnStatus
+    prompt: str
+    process: str
+    created_at: Timestamp
+    ended_at: Timestamp | None = None
+    new_session: bool = False
+    first_message: int | None = None
+    conversation: dict[str, Any] | None = None
+    model: str | None = None
+    response: str = ""
+    stop_reason: str | None = None
+    usage: Usage = Usage()
+    session_usage: Usage = Usage()
+    tool_calls: tuple[ToolCall, ...] = ()
+    expires_at: Timestamp | None = None
+    failure: Failure | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.status in ("queued", "working")
+
+
+class Reply(Fact):
+    """The answer to an ask, or how far the turn has come."""
+
+    session_id: SessionId
+    agent_id: AgentId
+    actor_id: ActorId
+    turn_id: TurnId
+    status: ReplyStatus
+    response: str
+    stop_reason: str | None
+    usage: Usage
+    session_usage: Usage
+    model: str | None
+    tool_calls: tuple[ToolCall, ...]
+    new_session: bool
+    expires_at: Timestamp | None
+    transcript: str
+
+
+def transcript_uri(session_id: SessionId) -> str:
+    return f"session://{session_id}/transcript"
+
+
+def reply_of(record: TurnRecord, *, text_so_far: str = "") -> Reply:
+    """The reply that a record gives; `text_so_far` is what a turn that still works has written."""
+    status: Mapping[TurnStatus, ReplyStatus] = {"completed": "completed", "cancelled": "cancelled"}
+    return Reply(
+        session_id=record.session_id,
+        agent_id=record.agent_id,
+        actor_id=record.actor_id,
+        turn_id=record.turn_id,
+        status=status.get(record.status, "working"),
+        response=record.response or text_so_far,
+        stop_reason=record.stop_reason,
+        usage=record.usage,
+        session_usage=record.session_usage,
+        model=record.model,
+        tool_calls=record.tool_calls,
+        new_session=record.new_session,
+        expires_at=record.expires_at,
+        transcript=transcript_uri(record.session_id),
+    )
+
+
+class Page(Fact, Generic[T]):
+    """Part of a list; `next_cursor` asks for the part behind it."""
+
+    items: tuple[T, ...] = Field(default=())
+    next_cursor: str | None = None

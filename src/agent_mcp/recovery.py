@@ -1,0 +1,49 @@
+"""What becomes of a turn whose process died: nobody else will end it."""
+
+import logging
+
+from agent_mcp.domain import Failure, TurnRecord, now
+from agent_mcp.errors import TurnInterrupted
+from agent_mcp.settle import settle
+from agent_mcp.storage.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+def interrupted(record: TurnRecord, *, kept: bool) -> TurnRecord:
+    """The record of a turn that its process left unfinished."""
+    after = (
+        "What it had done is kept in the session, closed with a note"
+        if kept
+        else "Its prompt was withdrawn and the session is as it was before"
+    )
+    text = f"The server that ran the turn {record.turn_id} stopped before it was finished. {after}: ask again."
+    failure = Failure(code=TurnInterrupted.code, message=text)
+    return record.model_copy(update={"status": "failed", "ended_at": now(), "failure": failure})
+
+
+def recover(store: Store, record: TurnRecord) -> TurnRecord:
+    """Ends an open turn of a dead process, and settles its session. Blocking; its turn lock must be held.
+
+    A turn that was killed after its last message was kept is completed; any other is interrupted. Returns the record
+    as it is now.
+    """
+    meta = store.find_session(record.session_id)
+    if meta is None or record.first_message is None or meta.last_turn != record.turn_id:
+        ended = interrupted(record, kept=False)
+    else:
+        history = store.history(meta)
+        changed = settle(history, saved=record.conversation)
+        said = history.read(offset=min(record.first_message, history.count()))
+        if said and not changed:
+            history.make_durable(since=record.first_message)
+            ended = record.model_copy(
+                update={"status": "completed", "ended_at": now(), "response": said[-1].text, "stop_reason": "end_turn"}
+            )
+        else:
+            ended = interrupted(record, kept=bool(said))
+        if said:
+            store.save_session(meta.model_copy(update={"turns": meta.turns + 1, "last_active_at": now()}), sync=False)
+    logger.info("turn %s of a process that died is %s", record.turn_id, ended.status)
+    store.save_turn(ended, sync=True)
+    return ended

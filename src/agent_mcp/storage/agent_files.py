@@ -1,0 +1,141 @@
+"""Agents as Markdown files: YAML front matter, and the system prompt as the body."""
+
+import logging
+import os
+import secrets
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pydantic import ValidationError
+
+from agent_mcp.domain import AgentId, AgentSpec, parse_agent_id
+from agent_mcp.errors import AgentExists, InvalidArgument, StorageFailed
+from agent_mcp.storage import durable
+from agent_mcp.storage.layout import Layout
+
+logger = logging.getLogger(__name__)
+
+_FENCE = "---"
+_WRITTEN = ("name", "description", "model", "tools", "created_at", "updated_at")
+
+
+def render(spec: AgentSpec) -> str:
+    """The file of an agent. `parse` reads the same definition back, body and all."""
+    fields = spec.model_dump(mode="json", include=set(_WRITTEN))
+    kept = {key: fields[key] for key in _WRITTEN if fields[key] not in (None, "", [], ())}
+    front = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=1000)
+    return f"{_FENCE}\n{front}{_FENCE}\n{spec.system_prompt}\n"
+
+
+def parse(text: str, *, agent_id: AgentId, source: str) -> AgentSpec:
+    """The definition that a file holds; raises InvalidArgument with what is wrong with it.
+
+    Keys that are not ours are left alone: such files are shared with other assistants.
+    """
+    head, body = _split(text)
+    try:
+        front: object = yaml.safe_load(head)
+    except yaml.YAMLError as error:
+        raise InvalidArgument(f"its front matter is not valid YAML ({' '.join(str(error).split())[:200]})") from None
+    if not isinstance(front, Mapping):
+        raise InvalidArgument("its front matter is no list of 'key: value' lines")
+    known: dict[str, Any] = {str(k): v for k, v in cast(Mapping[object, object], front).items() if k in _WRITTEN}
+    given = {key: value for key, value in known.items() if value is not None}
+    if isinstance(given.get("tools"), str):
+        given["tools"] = [name.strip() for name in str(given["tools"]).split(",") if name.strip()]
+    for key in ("name", "description", "model"):
+        if key in given and isinstance(given[key], int | float):
+            given[key] = str(given[key])
+    try:
+        return AgentSpec.model_validate(
+            {"name": agent_id, **given, "agent_id": agent_id, "system_prompt": body, "source": source}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidArgument(f"its field {'.'.join(map(str, first['loc']))!r} can't be used: {first['msg']}") from None
+
+
+def _split(text: str) -> tuple[str, str]:
+    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
+    if lines[0].rstrip() != _FENCE:
+        raise InvalidArgument("it does not begin with front matter between two lines '---'")
+    for number, line in enumerate(lines[1:], start=1):
+        if line.rstrip() == _FENCE:
+            return "\n".join(lines[1:number]), "\n".join(lines[number + 1 :]).removesuffix("\n")
+    raise InvalidArgument("its front matter has no closing line '---'")
+
+
+class AgentFiles:
+    """The agents of one subject, read afresh at every call; files may be written by hand."""
+
+    def __init__(self, layout: Layout, *, sync: bool) -> None:
+        self._layout = layout
+        self._sync = sync
+
+    def list_all(self) -> tuple[list[AgentSpec], list[str]]:
+        """All agents by id, and a warning for each file that can't be read."""
+        return read_directory(self._layout.agents, source="own")
+
+    def find(self, agent_id: AgentId) -> AgentSpec | None:
+        """The agent, or None; raises InvalidArgument naming the file if that can't be read."""
+        return read_file(self._layout.agent(agent_id), source="own")
+
+    def create(self, spec: AgentSpec) -> None:
+        """Writes a new agent; raises AgentExists if its id is taken (also by another process meanwhile)."""
+        path = self._layout.agent(spec.agent_id)
+        new = path.with_name(f".{spec.agent_id}-{secrets.token_hex(4)}.new")
+        durable.write_text(new, render(spec), sync=self._sync)
+        try:
+            # Unlike a rename, a link never replaces what is there.
+            os.link(new, path)
+        except FileExistsError:
+            raise AgentExists(f"There is an agent {spec.agent_id!r} already: choose another name or agent_id.") from None
+        finally:
+            new.unlink(missing_ok=True)
+        if self._sync:
+            durable.sync_directory(path.parent)
+
+
+def read_directory(directory: Path, *, source: str) -> tuple[list[AgentSpec], list[str]]:
+    """The agents whose files lie in `directory`, by id, and a warning for each file that is none."""
+    agents: list[AgentSpec] = []
+    warnings: list[str] = []
+    for path in sorted(_markdown(directory)):
+        try:
+            spec = read_file(path, source=source)
+        except InvalidArgument as error:
+            warnings.append(error.message)
+        else:
+            if spec is not None:
+                agents.append(spec)
+    return agents, warnings
+
+
+def _markdown(directory: Path) -> Iterable[Path]:
+    if not directory.is_dir():
+        return []
+    return (path for path in directory.iterdir() if path.suffix == ".md" and not path.name.startswith("."))
+
+
+def read_file(path: Path, *, source: str) -> AgentSpec | None:
+    """The agent in one file, None if there is no such file; raises InvalidArgument naming it, StorageFailed."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        modified = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError:
+        raise InvalidArgument(f"The agent file {path.name} can't be used: it is not UTF-8 text.") from None
+    except OSError as error:
+        raise StorageFailed(f"The agent file {path.name} can't be read: {error.strerror}.") from error
+    try:
+        spec = parse(text, agent_id=parse_agent_id(path.stem), source=source)
+    except InvalidArgument as error:
+        reason = error.message.rstrip(".")
+        raise InvalidArgument(f"The agent file {path.name} can't be used: {reason}.") from None
+    return spec.model_copy(
+        update={"created_at": spec.created_at or modified, "updated_at": spec.updated_at or modified}
+    )

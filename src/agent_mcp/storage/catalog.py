@@ -1,0 +1,264 @@
+"""The catalog: an SQLite index over sessions, turns and everything said. A copy; delete it and it is made again."""
+
+import logging
+import re
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from agent_mcp.domain import ActorId, AgentId, Message, SessionId, SessionMeta, TurnId, TurnRecord
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_VERSION = 1
+_SCHEMA = """
+DROP TABLE IF EXISTS sessions; DROP TABLE IF EXISTS turns; DROP TABLE IF EXISTS said; DROP TABLE IF EXISTS words;
+CREATE TABLE sessions (
+    session_id TEXT PRIMARY KEY, agent_id TEXT NOT NULL, actor_id TEXT NOT NULL, active_ms INTEGER NOT NULL,
+    expires_ms INTEGER, damaged INTEGER NOT NULL, messages INTEGER NOT NULL, stamp TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX sessions_by_activity ON sessions (active_ms DESC, session_id DESC);
+CREATE TABLE turns (
+    turn_id TEXT PRIMARY KEY, session_id TEXT NOT NULL, open INTEGER NOT NULL, created_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX turns_by_session ON turns (session_id, created_ms DESC);
+CREATE TABLE said (row INTEGER PRIMARY KEY, session_id TEXT NOT NULL, message INTEGER NOT NULL, role TEXT NOT NULL);
+CREATE INDEX said_by_session ON said (session_id, message);
+CREATE VIRTUAL TABLE words USING fts5 (text, tokenize = 'porter unicode61 remove_diacritics 2');
+"""
+_TITLE = -1  # the `message` of a session's title among what was said
+_IS_EXPIRED = (
+    "(expires_ms IS NOT NULL AND expires_ms <= :now"
+    " AND NOT EXISTS (SELECT 1 FROM turns t WHERE t.session_id = s.session_id AND t.open))"
+)
+
+
+class Hit(tuple[int, str, str]):
+    """What a search found: the message's index, its role, and a piece of its text."""
+
+    __slots__ = ()
+
+
+def _ms(at: datetime) -> int:
+    return int(at.timestamp() * 1000)
+
+
+def match_expression(query: str) -> str | None:
+    """FTS5's form of a person's query: all words, the last one also as a beginning, phrases in quotes. None = no word."""
+    terms = [phrase or word for phrase, word in re.findall(r'"([^"]*)"|([^\s"]+)', query)]
+    terms = [term for term in terms if re.search(r"\w", term)]
+    if not terms:
+        return None
+    quoted = ['"' + term.replace('"', " ") + '"' for term in terms]
+    return " ".join(quoted) + ("" if query.rstrip().endswith('"') else " *")
+
+
+class Catalog:
+    """One subject's index. Blocking, and safe to use from several threads and processes.
+
+    `fill` is called with the catalog whenever its file is new: it puts in everything that there is.
+    """
+
+    def __init__(self, path: Path, *, fill: "Callable[[Catalog], None]") -> None:
+        self._path = path
+        self._fill = fill
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._inode = 0
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def put_session(
+        self, meta: SessionMeta, *, stamp: str, damaged: bool = False, messages: Sequence[Message] = (), known: int = 0
+    ) -> None:
+        """Writes a session's row; `messages` are what was said from index `known` on (0 replaces all)."""
+
+        def write(db: sqlite3.Connection) -> None:
+            _forget_said(db, meta.session_id, since=known)
+            expires = meta.expires_at
+            db.execute(
+                "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    meta.session_id,
+                    meta.agent_id,
+                    meta.actor_id,
+                    _ms(meta.last_active_at),
+                    _ms(expires) if expires else None,
+                    damaged,
+                    known + len(messages),
+                    stamp,
+                ),
+            )
+            title = [(_TITLE, "title", meta.title)] if meta.title else []
+            for index, role, text in [*title, *((m.index, m.role, m.text) for m in messages)]:
+                row = db.execute(
+                    "INSERT INTO said (session_id, message, role) VALUES (?, ?, ?)", (meta.session_id, index, role)
+                ).lastrowid
+                db.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (row, text))
+
+        self._write(write)
+
+    def remove_session(self, session_id: SessionId) -> None:
+        def write(db: sqlite3.Connection) -> None:
+            _forget_said(db, session_id, since=0)
+            db.execute("DELETE FROM sessions WHERE session_id = ?", (session_id,))
+            db.execute("DELETE FROM turns WHERE session_id = ?", (session_id,))
+
+        self._write(write)
+
+    def put_turn(self, record: TurnRecord) -> None:
+        row = (record.turn_id, record.session_id, record.is_open, _ms(record.created_at))
+        self._write(lambda db: db.execute("INSERT OR REPLACE INTO turns VALUES (?, ?, ?, ?)", row))
+
+    def remove_turns(self, turn_ids: Iterable[TurnId]) -> None:
+        rows = [(turn_id,) for turn_id in turn_ids]
+        self._write(lambda db: db.executemany("DELETE FROM turns WHERE turn_id = ?", rows))
+
+    def known(self, session_id: SessionId) -> tuple[str, int] | None:
+        """The stamp and the number of messages with which a session was put, None if it wasn't."""
+        rows = self._read("SELECT stamp, messages FROM sessions WHERE session_id = ?", (session_id,))
+        return (str(rows[0][0]), int(rows[0][1])) if rows else None
+
+    def turns(self, session_id: SessionId, *, only_open: bool = False) -> list[TurnId]:
+        """A session's turns, the latest first."""
+        where = "session_id = ? AND open" if only_open else "session_id = ?"
+        rows = self._read(
+            f"SELECT turn_id FROM turns WHERE {where} ORDER BY created_ms DESC, turn_id DESC", (session_id,)
+        )
+        return [TurnId(row[0]) for row in rows]
+
+    def list_sessions(
+        self,
+        *,
+        now: datetime,
+        limit: int,
+        agent_id: AgentId | None = None,
+        actor_id: ActorId | None = None,
+        status: str = "all",
+        query: str | None = None,
+        after: tuple[int, str] | None = None,
+    ) -> list[tuple[SessionId, bool, int, str | None]]:
+        """Sessions as (id, damaged, last activity in ms, snippet), most recently active first, from behind `after`."""
+        where = ["1"]
+        values: dict[str, object] = {"now": _ms(now), "limit": limit}
+        if agent_id is not None:
+            where.append("agent_id = :agent")
+            values["agent"] = agent_id
+        if actor_id is not None:
+            where.append("actor_id = :actor")
+            values["actor"] = actor_id
+        if status != "all":
+            where.append({"damaged": "damaged", "expired": f"NOT damaged AND {_IS_EXPIRED}"}.get(status, f"NOT damaged AND NOT {_IS_EXPIRED}"))
+        if after is not None:
+            where.append("(active_ms, session_id) < (:after_ms, :after_id)")
+            values["after_ms"], values["after_id"] = after
+        if query is not None:
+            expression = match_expression(query)
+            if expression is None:
+                return []
+            where.append(
+                "session_id IN (SELECT session_id FROM words JOIN said ON said.row = words.rowid WHERE words MATCH :query)"
+            )
+            values["query"] = expression
+        rows = self._read(
+            f"SELECT session_id, damaged, active_ms FROM sessions s WHERE {' AND '.join(where)}"
+            " ORDER BY active_ms DESC, session_id DESC LIMIT :limit",
+            values,
+        )
+        return [
+            (SessionId(row[0]), bool(row[1]), int(row[2]), self._snippet(row[0], query) if query else None)
+            for row in rows
+        ]
+
+    def search(self, session_id: SessionId, query: str, *, limit: int) -> list[Hit]:
+        """The messages of one session that fit a query best."""
+        return self._search(session_id, query, limit=limit)
+
+    def _snippet(self, session_id: str, query: str) -> str | None:
+        hits = self._search(session_id, query, limit=1)
+        return hits[0][2] if hits else None
+
+    def _search(self, session_id: str, query: str, *, limit: int) -> list[Hit]:
+        expression = match_expression(query)
+        if expression is None:
+            return []
+        rows = self._read(
+            "SELECT message, role, snippet(words, 0, '', '', '...', 48) FROM words JOIN said ON said.row = words.rowid"
+            " WHERE words MATCH ? AND session_id = ? ORDER BY rank, message DESC LIMIT ?",
+            (expression, session_id, limit),
+        )
+        return [Hit((int(row[0]), str(row[1]), str(row[2]))) for row in rows]
+
+    def _read(self, sql: str, values: object) -> list[sqlite3.Row]:
+        return self._healing(lambda db: db.execute(sql, values).fetchall())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] both kinds of parameters
+
+    def _write(self, change: Callable[[sqlite3.Connection], object]) -> None:
+        def run(db: sqlite3.Connection) -> None:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                change(db)
+                db.execute("COMMIT")
+            except BaseException:
+                db.execute("ROLLBACK")
+                raise
+
+        self._healing(run)
+
+    def _healing(self, use: Callable[[sqlite3.Connection], T]) -> T:
+        """Runs `use`; a file that is no database any more is replaced by a new one, once."""
+        with self._lock:
+            try:
+                return use(self._open())
+            except sqlite3.OperationalError:
+                raise  # Locked, full, read-only: nothing that a new file would mend.
+            except sqlite3.DatabaseError:
+                logger.warning("catalog is damaged and is made again")
+                self.close()
+                for suffix in ("", "-wal", "-shm"):
+                    self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+                return use(self._open())
+
+    def _open(self) -> sqlite3.Connection:
+        with suppress(FileNotFoundError):
+            if self._connection is not None and self._path.stat().st_ino == self._inode:
+                return self._connection
+        self.close()  # The file was deleted or replaced under us.
+        db = sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)
+        self._path.chmod(0o600)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = OFF")  # A copy: what a power cut takes is put in again.
+        self._connection, self._inode = db, self._path.stat().st_ino
+        with _version_lock(db) as version:
+            if version != _VERSION:
+                for statement in filter(str.strip, _SCHEMA.split(";")):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {_VERSION}")
+        self._fill(self)
+        return db
+
+
+@contextmanager
+def _version_lock(db: sqlite3.Connection) -> Iterator[int]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield int(db.execute("PRAGMA user_version").fetchone()[0])
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+
+
+def _forget_said(db: sqlite3.Connection, session_id: SessionId, *, since: int) -> None:
+    gone = "SELECT row FROM said WHERE session_id = ? AND (message >= ? OR message = ?)"
+    values = (session_id, since, _TITLE)
+    db.execute(f"DELETE FROM words WHERE rowid IN ({gone})", values)
+    db.execute(f"DELETE FROM said WHERE row IN ({gone})", values)

@@ -1,0 +1,55 @@
+"""Strands' FileSessionManager, with a fence: after a turn has ended nothing of it may write any more."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from strands.session.file_session_manager import FileSessionManager
+from strands.types.session import SessionAgent, SessionMessage
+
+from agent_mcp.errors import StorageFailed
+
+
+class FencedSessionManager(FileSessionManager):
+    """Writes what Strands writes, where Strands writes it. Raises StorageFailed where the system refuses a write."""
+
+    _closed = False
+
+    def fence(self) -> None:
+        """Refuses every later write: a tool that outlived its turn could otherwise write into the next one."""
+        self._closed = True
+
+    def create_agent(self, session_id: str, session_agent: SessionAgent, **kwargs: Any) -> None:
+        self._check()
+        with _refusals():
+            super().create_agent(session_id, session_agent, **kwargs)
+
+    def update_agent(self, session_id: str, session_agent: SessionAgent, **kwargs: Any) -> None:
+        self._check()
+        with _refusals():
+            super().update_agent(session_id, session_agent, **kwargs)
+
+    def create_message(self, session_id: str, agent_id: str, session_message: SessionMessage, **kwargs: Any) -> None:
+        self._check()
+        with _refusals():
+            super().create_message(session_id, agent_id, session_message, **kwargs)
+
+    def update_message(self, session_id: str, agent_id: str, session_message: SessionMessage, **kwargs: Any) -> None:
+        self._check()
+        with _refusals():
+            super().update_message(session_id, agent_id, session_message, **kwargs)
+
+    def _check(self) -> None:
+        if self._closed:
+            raise StorageFailed(f"The turn in session {self.session_id!r} has ended; nothing more of it is kept.")
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageFailed(
+            f"The conversation can't be written: {error.strerror or error}. What was there is untouched; "
+            "once there is space and permission again, ask again."
+        ) from error

@@ -1,0 +1,211 @@
+"""The conversation of one session, as Strands' FileSessionManager keeps it: read, checked, mended, made durable."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from agent_mcp.domain import AgentId, Message, SessionId, Timestamp, ToolCall
+from agent_mcp.errors import SessionDamaged
+from agent_mcp.storage import durable
+from agent_mcp.storage.layout import Layout, message_index
+
+if TYPE_CHECKING:
+    # Importing Strands takes half a second: only calls that need it pay.
+    from strands.types.content import ContentBlock
+    from strands.types.content import Message as StrandsMessage
+    from strands.types.session import SessionMessage
+
+    from agent_mcp.storage.fenced import FencedSessionManager
+
+_TIMESTAMP: TypeAdapter[Any] = TypeAdapter(Timestamp)
+# What Strands raises, by kind of damage, when it reads a file that it did not write.
+UNREADABLE = (TypeError, AttributeError, KeyError, ValueError)
+
+
+def damaged(session_id: SessionId, path: Path) -> SessionDamaged:
+    """The error for a file of a session that can't be read."""
+    return SessionDamaged(
+        f"The session {session_id!r} can't be read: {path.parent.name}/{path.name} is missing or damaged. "
+        "Nothing was changed and other sessions are not affected; start_session begins another one."
+    )
+
+
+class History:
+    """The messages of one session. Its methods read and write files: call them off the event loops."""
+
+    def __init__(self, layout: Layout, session_id: SessionId, agent_id: AgentId, *, sync: bool) -> None:
+        self._layout = layout
+        self._sync = sync
+        self.session_id = session_id
+        self.agent_id = agent_id
+
+    def manager(self) -> FencedSessionManager:
+        """Strands' session manager for this session; raises SessionDamaged where it would fail or overwrite."""
+        from agent_mcp.storage.fenced import FencedSessionManager
+
+        session_file = self._layout.session(self.session_id) / "session.json"
+        self._object(session_file)
+        self.count()
+        try:
+            return FencedSessionManager(self.session_id, storage_dir=str(self._layout.root))
+        except UNREADABLE:
+            raise damaged(self.session_id, session_file) from None
+
+    def count(self) -> int:
+        """How many messages there are; raises SessionDamaged where one is missing in the middle."""
+        directory = self._layout.messages(self.session_id, self.agent_id)
+        try:
+            names = os.listdir(directory)
+        except FileNotFoundError:
+            return 0
+        indices = [message_index(name) for name in names if name.startswith("message_") and name.endswith(".json")]
+        known = {index for index in indices if index is not None}
+        if len(known) != len(indices):
+            raise damaged(self.session_id, next(directory / n for n in names if message_index(n) is None))
+        for index in range(len(known)):
+            if index not in known:
+                raise damaged(self.session_id, self._message(index))
+        if known and not self._agent_file.is_file():
+            raise damaged(self.session_id, self._agent_file)
+        return len(known)
+
+    def read(self, *, offset: int = 0, limit: int | None = None) -> list[Message]:
+        """The messages from index `offset` on, at most `limit`; raises SessionDamaged naming the file."""
+        end = self.count() if limit is None else min(self.count(), offset + limit)
+        return [_shown(index, self._load(index)) for index in range(offset, end)]
+
+    def last(self) -> StrandsMessage | None:
+        """The last message as Strands has it, or None."""
+        count = self.count()
+        return self._load(count - 1).to_message() if count else None
+
+    def append(self, role: Literal["user", "assistant"], content: list[ContentBlock]) -> None:
+        """Adds a message through Strands' own repository."""
+        from strands.types.session import SessionMessage
+
+        message: StrandsMessage = {"role": role, "content": content}
+        self.manager().create_message(
+            self.session_id, self.agent_id, SessionMessage.from_message(message, self.count())
+        )
+
+    def drop_last(self) -> None:
+        """Removes the last message. Strands' repository has no call for this, hence the file."""
+        self._message(self.count() - 1).unlink()
+
+    def conversation(self) -> dict[str, Any] | None:
+        """The stored state of Strands' conversation manager, None before the first turn; raises SessionDamaged."""
+        if not self._agent_file.exists():
+            return None
+        state = self._object(self._agent_file).get("conversation_manager_state")
+        if not isinstance(state, dict):
+            raise damaged(self.session_id, self._agent_file)
+        return cast("dict[str, Any]", state)
+
+    def restore_conversation(self, state: dict[str, Any]) -> None:
+        """Puts the conversation manager's state back, through Strands' own repository."""
+        manager = self.manager()
+        agent = manager.read_agent(self.session_id, self.agent_id)
+        if agent is not None:
+            agent.conversation_manager_state = state
+            manager.update_agent(self.session_id, agent)
+
+    def make_durable(self, *, since: int) -> None:
+        """Waits until the messages from index `since` on, the agent's state and their names are on disk."""
+        if not self._sync or not self._agent_file.exists():
+            return
+        durable.sync_files([*(self._message(i) for i in range(since, self.count())), self._agent_file])
+        messages = self._layout.messages(self.session_id, self.agent_id)
+        for directory in (messages, messages.parent, messages.parent.parent, self._layout.session(self.session_id)):
+            durable.sync_directory(directory)
+
+    def find_damage(self) -> SessionDamaged | None:
+        """The first file of the session that can't be read, as the error to raise; None if all can."""
+        try:
+            self.manager()
+            self.conversation()
+            self.read()
+        except SessionDamaged as error:
+            return error
+        return None
+
+    @property
+    def _agent_file(self) -> Path:
+        return self._layout.history(self.session_id, self.agent_id) / "agent.json"
+
+    def _message(self, index: int) -> Path:
+        return self._layout.message(self.session_id, self.agent_id, index)
+
+    def _object(self, path: Path) -> dict[str, Any]:
+        try:
+            if path.is_symlink():
+                raise ValueError("a link")
+            value: object = json.loads(path.read_bytes())
+        except (FileNotFoundError, ValueError):
+            raise damaged(self.session_id, path) from None
+        if not isinstance(value, dict):
+            raise damaged(self.session_id, path)
+        return cast("dict[str, Any]", value)
+
+    def _load(self, index: int) -> SessionMessage:
+        from strands.types.session import SessionMessage
+
+        path = self._message(index)
+        raw = self._object(path)
+        try:
+            record = SessionMessage.from_dict(raw)
+            # A file can be JSON and still no message: look at what everybody will use.
+            for block in record.to_message()["content"]:
+                block.keys()
+            if record.message_id != index or record.to_message()["role"] not in ("user", "assistant"):
+                raise ValueError
+        except UNREADABLE:
+            raise damaged(self.session_id, path) from None
+        return record
+
+
+def _shown(index: int, record: SessionMessage) -> Message:
+    """A message of the transcript: the text that people read, and the tools by name."""
+    message = record.to_message()
+    calls: list[ToolCall] = []
+    results = False
+    texts: list[str] = []
+    for block in message["content"]:
+        if "toolUse" in block:
+            use = block["toolUse"]
+            given: object = use.get("input")
+            arguments = cast("dict[str, Any]", given) if isinstance(given, dict) else {"input": given}
+            calls.append(ToolCall(name=use["name"], arguments=arguments))
+        elif "toolResult" in block:
+            results = True
+            texts.extend(_result_text(item) for item in block["toolResult"].get("content", []))
+        elif "text" in block:
+            texts.append(block["text"])
+        elif "citationsContent" in block:
+            texts.extend(part.get("text", "") for part in block["citationsContent"].get("content", []))
+        elif "image" in block or "document" in block or "video" in block:
+            texts.append(f"[{next(iter(block))}]")
+    return Message(
+        index=index,
+        role="tool" if results else message["role"],
+        text="\n".join(text for text in texts if text),
+        tool_calls=tuple(calls),
+        created_at=_time(record.created_at),
+    )
+
+
+def _result_text(item: Any) -> str:
+    if "text" in item:
+        return str(item["text"])
+    return json.dumps(item["json"], ensure_ascii=False) if "json" in item else f"[{next(iter(item), 'nothing')}]"
+
+
+def _time(text: str) -> Any:
+    try:
+        return _TIMESTAMP.validate_python(text)
+    except ValidationError:
+        return None

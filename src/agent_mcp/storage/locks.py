@@ -1,0 +1,46 @@
+"""Locks between processes: one for each session's turns, one that shows that a server lives."""
+
+import secrets
+from pathlib import Path
+
+from filelock import AsyncFileLock, FileLock, Timeout
+
+
+def session_lock(path: Path) -> AsyncFileLock:
+    """The lock under which a session's turns run.
+
+    Take it once per process: the queue in `turns` sees to that. It polls its file without a thread, so that waiting
+    for another process costs other sessions nothing. The system frees it when its holder dies.
+    """
+    return AsyncFileLock(path, run_in_executor=False, thread_local=False, poll_interval=0.02)
+
+
+class ProcessLock:
+    """Held as long as this process lives, so that others can tell."""
+
+    def __init__(self, directory: Path) -> None:
+        self.process = secrets.token_hex(8)
+        self._path = directory / f"process-{self.process}.lock"
+        self._lock = FileLock(self._path, thread_local=False)
+
+    def acquire(self) -> None:
+        self._lock.acquire()
+
+    def release(self) -> None:
+        if self._lock.is_locked:
+            self._lock.release()
+            self._path.unlink(missing_ok=True)
+
+
+def is_free(path: Path) -> bool:
+    """Whether nobody holds the lock at `path` (a file that is not there is held by nobody)."""
+    if not path.exists():
+        return True
+    lock = FileLock(path, thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    lock.release()
+    path.unlink(missing_ok=True)
+    return True

@@ -1,0 +1,129 @@
+"""Sessions as directories: Strands' own files, and beside them one `metadata.json`."""
+
+import os
+import secrets
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from agent_mcp.domain import DEFAULT_ACTOR, SessionId, SessionMeta, parse_agent_id, parse_session_id
+from agent_mcp.errors import InvalidArgument, SessionExists
+from agent_mcp.storage import durable
+from agent_mcp.storage.history import History, damaged
+from agent_mcp.storage.layout import NEW_PREFIX, SESSION_PREFIX, Layout
+
+
+class SessionFiles:
+    """The sessions of one subject. `default_ttl` (seconds) is the life of a session that a Strands program left here."""
+
+    def __init__(self, layout: Layout, *, sync: bool, default_ttl: int) -> None:
+        self._layout = layout
+        self._sync = sync
+        self._default_ttl = default_ttl
+
+    def ids(self) -> list[SessionId]:
+        """The ids of all session directories, damaged ones too."""
+        found: list[SessionId] = []
+        for entry in os.scandir(self._layout.root):
+            if entry.name.startswith(SESSION_PREFIX) and entry.is_dir(follow_symlinks=False):
+                try:
+                    found.append(parse_session_id(entry.name.removeprefix(SESSION_PREFIX)))
+                except InvalidArgument:
+                    continue  # A name that we would not have given: not ours, left alone.
+        return sorted(found)
+
+    def create(self, meta: SessionMeta) -> None:
+        """Makes the session whole or not at all; raises SessionExists.
+
+        It is made beside its place and renamed into it, so that of several who try one succeeds, and a crash leaves
+        nothing that looks like a session.
+        """
+        from strands.session.file_session_manager import FileSessionManager
+
+        place = self._layout.session(meta.session_id)
+        beside = self._layout.root / f"{NEW_PREFIX}{secrets.token_hex(8)}"
+        try:
+            FileSessionManager(meta.session_id, storage_dir=str(beside))
+            made = beside / place.name
+            self._write(made / "metadata.json", meta, sync=self._sync)
+            if self._sync:
+                durable.sync_files([made / "session.json"])
+                durable.sync_directory(made)
+            try:
+                if place.exists():  # An empty directory would be replaced by the rename.
+                    raise FileExistsError
+                made.rename(place)
+            except OSError as error:
+                if not place.exists():
+                    raise
+                raise SessionExists(
+                    f"The session {meta.session_id!r} exists already: ask in it with ask_agent, or choose another id."
+                ) from error
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        if self._sync:
+            durable.sync_directory(self._layout.root)
+
+    def find(self, session_id: SessionId) -> SessionMeta | None:
+        """The session's metadata, or None if there is no such session; raises SessionDamaged naming the file."""
+        directory = self._layout.session(session_id)
+        if not directory.is_dir() or directory.is_symlink():
+            return None
+        path = self._layout.metadata(session_id)
+        try:
+            return SessionMeta.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return self._adopted(session_id, directory)
+        except ValidationError:
+            raise damaged(session_id, path) from None
+
+    def write(self, meta: SessionMeta, *, sync: bool) -> None:
+        """Replaces the metadata. `sync` where what can't be counted again has changed."""
+        self._write(self._layout.metadata(meta.session_id), meta, sync=sync and self._sync)
+
+    def remove(self, session_id: SessionId) -> None:
+        """Removes the directory: away from its name first, so that no half of it is ever found there."""
+        place = self._layout.session(session_id)
+        beside = self._layout.root / f"{NEW_PREFIX}{secrets.token_hex(8)}"
+        place.rename(beside)
+        shutil.rmtree(beside)
+        if self._sync:
+            durable.sync_directory(self._layout.root)
+
+    def history(self, meta: SessionMeta) -> History:
+        return History(self._layout, meta.session_id, meta.agent_id, sync=self._sync)
+
+    def remove_unfinished(self, *, older_than_seconds: float) -> None:
+        """Removes what a crash left of sessions that were being made."""
+        limit = datetime.now(UTC).timestamp() - older_than_seconds
+        for path in self._layout.root.glob(f"{NEW_PREFIX}*"):
+            if path.is_dir() and path.stat().st_mtime < limit:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _write(self, path: Path, meta: SessionMeta, *, sync: bool) -> None:
+        durable.write_text(path, meta.model_dump_json(indent=2), sync=sync)
+
+    def _adopted(self, session_id: SessionId, directory: Path) -> SessionMeta:
+        """Metadata for a session that a plain Strands program made: it has one agent, and nobody said whose it is."""
+        agents = [path.name.removeprefix("agent_") for path in directory.glob("agents/agent_*")]
+        if len(agents) != 1 or not (directory / "session.json").is_file():
+            raise damaged(session_id, directory / "metadata.json")
+        try:
+            agent_id = parse_agent_id(agents[0])
+        except InvalidArgument:
+            raise damaged(session_id, directory / "agents" / f"agent_{agents[0]}") from None
+        files = [directory / "session.json", *directory.glob("agents/*/messages/message_*.json")]
+        times = [datetime.fromtimestamp(path.stat().st_mtime, UTC) for path in files]
+        meta = SessionMeta(
+            session_id=session_id,
+            agent_id=agent_id,
+            actor_id=DEFAULT_ACTOR,
+            created_at=min(times),
+            last_active_at=max(times),
+            ttl_seconds=self._default_ttl,
+        )
+        prompts = [m for m in self.history(meta).read() if m.role == "user"]
+        return meta.model_copy(update={"turns": len(prompts), "title": prompts[0].text[:80] if prompts else ""})
+

@@ -1,0 +1,69 @@
+"""The record of each turn, so that any process can answer for it, and whether the process that runs it lives."""
+
+import os
+from datetime import timedelta
+
+from pydantic import ValidationError
+
+from agent_mcp.domain import TurnId, TurnRecord, now, parse_turn_id
+from agent_mcp.errors import InvalidArgument
+from agent_mcp.storage import durable
+from agent_mcp.storage.layout import Layout
+from agent_mcp.storage.locks import is_free
+
+KEPT_FOR = timedelta(days=7)
+
+
+class TurnFiles:
+    """The turns of one subject."""
+
+    def __init__(self, layout: Layout, *, sync: bool) -> None:
+        self._layout = layout
+        self._sync = sync
+
+    def write(self, record: TurnRecord, *, sync: bool) -> None:
+        """Replaces the record. `sync` once somebody is told what stands in it."""
+        text = record.model_dump_json(indent=2)
+        durable.write_text(self._layout.turn(record.turn_id), text, sync=sync and self._sync)
+        if not record.is_open:
+            self._layout.cancel_mark(record.turn_id).unlink(missing_ok=True)
+
+    def find(self, turn_id: TurnId) -> TurnRecord | None:
+        """The record, or None if there is none (or none that can be read, after a power cut)."""
+        try:
+            return TurnRecord.model_validate_json(self._layout.turn(turn_id).read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+
+    def ids(self) -> list[TurnId]:
+        found: list[TurnId] = []
+        for name in os.listdir(self._layout.turns):
+            try:
+                found.append(parse_turn_id(name.removesuffix(".json")))
+            except InvalidArgument:
+                continue
+        return found
+
+    def is_running(self, record: TurnRecord) -> bool:
+        """Whether the record is open and the process that has it lives."""
+        return record.is_open and not is_free(self._layout.process_lock(record.process))
+
+    def ask_cancel(self, turn_id: TurnId) -> None:
+        """Leaves a mark by which the process that runs the turn sees that it is to end."""
+        self._layout.cancel_mark(turn_id).touch(mode=0o600)
+
+    def cancel_is_asked(self, turn_id: TurnId) -> bool:
+        return self._layout.cancel_mark(turn_id).exists()
+
+    def remove_old(self) -> list[TurnId]:
+        """Removes the records of turns that ended more than 7 days ago; returns their ids."""
+        limit = now() - KEPT_FOR
+        removed: list[TurnId] = []
+        for turn_id in self.ids():
+            path = self._layout.turn(turn_id)
+            if path.stat().st_mtime < limit.timestamp():
+                record = self.find(turn_id)
+                if record is None or not self.is_running(record):
+                    path.unlink(missing_ok=True)
+                    removed.append(turn_id)
+        return removed

@@ -1,0 +1,103 @@
+"""Transcripts: messages as Markdown for people and as JSON for programs, in pieces of a bounded size."""
+
+import json
+from collections.abc import Callable, Sequence
+
+from agent_mcp.domain import Message, SessionMeta, transcript_uri
+
+MAX_BYTES = 512 * 1024
+_FOR_FRAME = 4 * 1024  # room for title and links
+_LABELS = {"user": "User", "assistant": "Assistant", "tool": "Tool"}
+
+Read = Callable[[int, int], Sequence[Message]]
+"""Reads messages: from an index, at most so many."""
+
+
+def newest(read: Read, *, before: int, max_bytes: int, size: Callable[[Message], int]) -> list[Message]:
+    """The newest messages in front of index `before` that fit `max_bytes` together; at least one where there is one."""
+    chosen: list[Message] = []
+    used = 0
+    start = before
+    while start > 0:
+        step = max(0, start - 50)
+        for message in reversed(read(step, start - step)):
+            used += size(message)
+            if chosen and used > max_bytes:
+                return chosen[::-1]
+            chosen.append(message)
+        start = step
+    return chosen[::-1]
+
+
+def markdown(meta: SessionMeta, read: Read, *, total: int, before: int | None = None) -> str:
+    """The newest part of a transcript in front of message `before`, with a link to what came before it.
+
+    At most 512 KiB: a message that is longer by itself is cut, and says so.
+    """
+    end = total if before is None else min(before, total)
+    room = MAX_BYTES - _FOR_FRAME
+    shown = newest(read, before=end, max_bytes=room, size=lambda m: len(_entry(m, room).encode()))
+    parts = [f"# {meta.title or meta.session_id}\n"]
+    parts.append(f"Session `{meta.session_id}` with agent `{meta.agent_id}` for `{meta.actor_id}`.\n")
+    if shown and shown[0].index > 0:
+        parts.append(f"Earlier: <{transcript_uri(meta.session_id)}/{shown[0].index}>\n")
+    parts.extend(_entry(message, room) for message in shown)
+    if not shown:
+        parts.append("Nothing was said yet.\n")
+    if end < total:
+        parts.append(f"Later: <{transcript_uri(meta.session_id)}>\n")
+    return "\n".join(parts)
+
+
+def messages_json(meta: SessionMeta, read: Read, *, total: int) -> str:
+    """The newest messages as one JSON object, at most 512 KiB; `before` is where read_transcript goes on."""
+
+    def dump(message: Message) -> str:
+        return _cut(message, MAX_BYTES - _FOR_FRAME).model_dump_json(exclude_none=True)
+
+    # A message is counted at its longest, with every character escaped at most once.
+    shown = newest(read, before=total, max_bytes=MAX_BYTES - _FOR_FRAME, size=lambda m: len(dump(m).encode()) + 1)
+    head = {
+        "session_id": meta.session_id,
+        "total": total,
+        "before": shown[0].index if shown and shown[0].index else None,
+    }
+    return f"{json.dumps(head)[:-1]}, \"messages\": [{','.join(dump(m) for m in shown)}]}}"
+
+
+def _entry(message: Message, longest: int) -> str:
+    cut = _cut(message, longest)
+    at = f" ({cut.created_at:%Y-%m-%d %H:%M} UTC)" if cut.created_at else ""
+    lines = [f"## {cut.index}. {_LABELS[cut.role]}{at}\n"]
+    if cut.text:
+        lines.append(_fenced(cut.text) if cut.role == "tool" else f"{cut.text}\n")
+    for call in cut.tool_calls:
+        arguments = json.dumps(call.arguments, ensure_ascii=False, default=str)
+        lines.append(f"Uses the tool `{call.name}`:\n\n{_fenced(arguments)}")
+    return "\n".join(lines)
+
+
+def _fenced(text: str) -> str:
+    """A code block whose fence is longer than any in the text, so that what tools return stays inside."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}\n{text}\n{fence}\n"
+
+
+def _cut(message: Message, longest: int) -> Message:
+    """The message, shortened so that no form of it is longer than `longest` bytes."""
+    room = longest - 1024
+    weigh = len(json.dumps(message.text).encode()) + sum(len(json.dumps(c.arguments, default=str)) for c in message.tool_calls)
+    if weigh <= room:
+        return message
+    share = room // 16  # JSON writes a character in up to six bytes; half of the room is for the text
+    text = message.text
+    if len(text) > share:
+        text = f"{text[:share]}\n[... {len(text) - share} more characters: read_transcript has them ...]"
+    calls = [
+        call if len(json.dumps(call.arguments, default=str)) <= share // (len(message.tool_calls) or 1)
+        else call.model_copy(update={"arguments": {"cut": "too long to be shown here"}})
+        for call in message.tool_calls
+    ]
+    return message.model_copy(update={"text": text, "tool_calls": tuple(calls)})
