@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 (people type curly quotes, dashes and signs of arithmetic)
 """The embedded model `offline`: deterministic, without network, and no language model.
 
 It recognises a few plain English statements ("My name is John", "I live in Lisbon", "remember that the door
@@ -133,7 +134,6 @@ def _topic(words: str) -> str:
 
 def _value(rest: str) -> tuple[str, int]:
     """The value that `rest` begins with and where it ends; empty where the sentence is a question."""
-    rest = rest[: 5 * _LONGEST_VALUE]
     lead = len(rest) - len(rest.lstrip(" \t:,"))
     if quoted := _QUOTED.match(rest, lead):
         return _squeeze(quoted[quoted.lastindex or 0], _LONGEST_VALUE), quoted.end()
@@ -148,12 +148,14 @@ def _facts_of_line(line: str) -> list[Fact]:
     taken = 0
     found = [(match, topic, said) for start, topic, said in _STATEMENTS for match in start.finditer(line)]
     for match, topic, said in sorted(found, key=lambda each: each[0].start()):
-        value, length = _value(line[match.end() :][: 5 * _LONGEST_VALUE])
-        if value and match.start() >= taken:  # not within the value of the statement before
+        if match.start() < taken:  # within the value of the statement before
+            continue
+        value, length = _value(line[match.end() : match.end() + 5 * _LONGEST_VALUE])
+        if value:
             facts.append(_fact(match, topic, said, value))
             taken = match.end() + length
     if not facts and (match := _NOTE.search(line)):
-        value, _ = _value(line[match.end() :])
+        value, _ = _value(line[match.end() : match.end() + 5 * _LONGEST_VALUE])
         facts = [Fact(topic=_topic(value), said=f"remember: {value}")] if value else []
     return facts
 
@@ -187,7 +189,7 @@ def read_facts(text: str) -> Iterator[Fact]:
             for said in line.split(_SAID)[1:]:
                 if fact := _fact_of_summary(said.partition(_SUMMARY_FOOT)[0].strip().removesuffix(".")):
                     yield fact
-        elif by_user:
+        elif by_user and line:
             yield from _facts_of_line(line)
 
 
@@ -233,7 +235,7 @@ def _read_orders(text: str) -> tuple[list[tuple[str, object]], str]:
         if match["with"]:
             try:
                 given, at = cast(tuple[object, int], json.JSONDecoder().raw_decode(text, at))
-            except ValueError:
+            except (ValueError, RecursionError):
                 given = None
         orders.append((match["name"], given))
     return orders, rest + text[at:]
@@ -268,8 +270,9 @@ def _tool_answers(messages: Messages) -> list[str]:
     names = {block["toolUse"]["toolUseId"]: block["toolUse"]["name"] for block in used if "toolUse" in block}
     sentences: list[str] = []
     for result in (block["toolResult"] for block in messages[-1]["content"] if "toolResult" in block):
-        texts = [part.get("text") or json.dumps(part.get("json")) for part in result["content"]]
-        said = "\n".join(texts)[:_LONGEST_RESULT] or "nothing"
+        texts = [part["text"] for part in result["content"] if "text" in part]
+        texts += [json.dumps(part["json"]) for part in result["content"] if "json" in part]
+        said = "\n".join(texts)[:_LONGEST_RESULT] or "(no text)"
         verb = "failed" if result["status"] == "error" else "answered"
         sentences.append(f"The tool {names[result['toolUseId']]} {verb}: {said}")
     return sentences

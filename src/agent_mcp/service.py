@@ -154,6 +154,10 @@ class Service:
             store.open()
             return store
 
+    async def drain(self, *, grace: float) -> None:
+        """Ends open turns: within `grace` seconds by themselves, then cancelled and closed."""
+        await self._engine.close(grace=grace)
+
     async def close(self, *, grace: float) -> None:
         """Ends open turns, within `grace` seconds by themselves, and gives everything back."""
         await self._engine.close(grace=grace)

@@ -1,0 +1,63 @@
+"""`agent-mcp doctor`: what would be used and why, and what is wrong."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import anyio.to_thread
+
+from agent_mcp.domain import Caller
+from agent_mcp.errors import AgentMcpError
+from agent_mcp.service import Service
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    ok: bool
+    what: str
+    text: str
+
+
+async def examine(service: Service, caller: Caller) -> list[Finding]:
+    """Looks at everything a turn needs, without asking a model."""
+    return await anyio.to_thread.run_sync(_examine, service, caller)
+
+
+def _examine(service: Service, caller: Caller) -> list[Finding]:
+    settings = service.settings
+    packages = ", ".join(f"{name} {version(name)}" for name in ("agent-mcp", "mcp", "strands-agents", "boto3"))
+    findings = [Finding(True, "versions", f"{packages}, Python {platform.python_version()}")]
+    findings.append(_data_directory(service, caller))
+    findings.append(_model(service))
+    allowed = ", ".join(service.toolbox.names())
+    findings.append(Finding(True, "tools", f"agents may be given {allowed}; AGENT_MCP_TOOLS adds more"))
+    findings.extend(Finding(False, "tools", warning) for warning in service.toolbox.warnings)
+    if findings[1].ok:
+        _, warnings = service.store(caller).agents.list_all()
+        findings.extend(Finding(False, "agents", warning) for warning in warnings)
+    life = f"{settings.session_ttl} s after the last turn" if settings.session_ttl else "never"
+    findings.append(Finding(True, "sessions", f"expire {life} (AGENT_MCP_SESSION_TTL)"))
+    sync = "wait until they are safe on disk" if settings.fsync else "do NOT wait for the disk: a power cut loses turns"
+    findings.append(Finding(True, "replies", f"{sync} (AGENT_MCP_FSYNC)"))
+    return findings
+
+
+def _data_directory(service: Service, caller: Caller) -> Finding:
+    root = service.settings.data_dir
+    try:
+        service.store(caller)
+    except AgentMcpError as error:
+        return Finding(False, "data directory", error.message)
+    return Finding(True, "data directory", f"{root} can be written (AGENT_MCP_DATA_DIR)")
+
+
+def _model(service: Service) -> Finding:
+    try:
+        choice = service.models.choose(None)
+    except AgentMcpError as error:
+        return Finding(False, "model", error.message)
+    return Finding(True, "model", f"{choice.ref} ({choice.why})")

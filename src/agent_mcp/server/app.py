@@ -1,0 +1,87 @@
+"""The MCP server over a service, apart from the transport that carries it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+from mcp.server import Server, ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult
+from mcp_types import (
+    CallToolRequestParams,
+    CallToolResult,
+    ListResourcesResult,
+    ListResourceTemplatesResult,
+    ListToolsResult,
+    PaginatedRequestParams,
+    ReadResourceRequestParams,
+    ReadResourceResult,
+)
+
+from agent_mcp.domain import LOCAL_SUBJECT, Caller
+from agent_mcp.server.resources import TEMPLATES, Resources
+from agent_mcp.server.tool_table import Call
+from agent_mcp.server.tools import tool_table
+from agent_mcp.service import Service
+
+Context = ServerRequestContext[Any, Any]
+
+INSTRUCTIONS = """Agents that remember. ask_agent(prompt) answers and gives a session_id; ask again with it, now or days
+later, and the agent knows what was said. Without it a new conversation begins. A reply with status "working" is fetched
+with get_reply. list_sessions(query=...) finds an old conversation, read_transcript shows it. create_agent makes an
+agent with instructions of its own."""
+
+_HANDSHAKE = {"initialize", "server/discover", "ping"}
+
+
+def build_server(service: Service, *, warm_up: Callable[[], None] | None = None) -> Server[Any]:
+    """A server that speaks both generations of the protocol. `warm_up` is run in a thread after the handshake."""
+    tools = tool_table()
+    resources = Resources(service)
+    caller = Caller(subject=LOCAL_SUBJECT)
+
+    async def list_tools(ctx: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
+        return ListToolsResult(tools=tools.list_tools())
+
+    async def call_tool(ctx: Context, params: CallToolRequestParams) -> CallToolResult:
+        call = Call(service=service, caller=caller, context=ctx)
+        return await tools.run(params.name, params.arguments or {}, call)
+
+    async def list_resources(ctx: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
+        return await resources.list_resources(caller, params.cursor if params else None)
+
+    async def list_templates(ctx: Context, params: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
+        return ListResourceTemplatesResult(resource_templates=TEMPLATES)
+
+    async def read_resource(ctx: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
+        return await resources.read(caller, str(params.uri))
+
+    server: Server[Any] = Server(
+        "agent-mcp",
+        version=version("agent-mcp"),
+        title="Agents that remember",
+        instructions=" ".join(INSTRUCTIONS.split()),
+        on_list_tools=list_tools,
+        on_call_tool=call_tool,
+        on_list_resources=list_resources,
+        on_list_resource_templates=list_templates,
+        on_read_resource=read_resource,
+    )
+    if warm_up is not None:
+        server.middleware.append(_WarmUp(warm_up))
+    return server
+
+
+class _WarmUp:
+    """Starts `function` in a thread at the first message behind the handshake, once."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function: Callable[[], None] | None = function
+
+    async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
+        if self._function is not None and ctx.method not in _HANDSHAKE:
+            threading.Thread(target=self._function, name="warm-up", daemon=True).start()
+            self._function = None
+        return await call_next(ctx)

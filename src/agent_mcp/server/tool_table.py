@@ -1,0 +1,151 @@
+"""Functions become MCP tools: strict arguments, compact schemas, one map of errors."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from mcp.server import ServerRequestContext
+from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata, func_metadata
+from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
+from pydantic import BaseModel, ValidationError
+
+from agent_mcp.domain import Caller
+from agent_mcp.errors import AgentMcpError, InvalidArgument
+from agent_mcp.service import Service
+
+logger = logging.getLogger(__name__)
+
+Context = ServerRequestContext[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One request to a tool: the service, who calls, and MCP's context of the request."""
+
+    service: Service
+    caller: Caller
+    context: Context
+
+
+ToolFunction = Callable[..., Awaitable[BaseModel]]
+"""`async def tool(call: Call, argument: Annotated[...], ...) -> Model`; its docstring is the tool's description."""
+
+
+class ToolTable:
+    """The tools by name."""
+
+    def __init__(self) -> None:
+        self._tools: dict[str, tuple[Tool, ToolFunction, FuncMetadata, Callable[[BaseModel], str]]] = {}
+
+    def add(
+        self,
+        function: ToolFunction,
+        *,
+        title: str,
+        text: Callable[[BaseModel], str] = lambda result: result.model_dump_json(exclude_none=True),
+        reads: bool = False,
+        destroys: bool = False,
+        repeats: bool = False,
+        open_world: bool = False,
+    ) -> None:
+        """Adds a function. `text` makes the model's text of a result; the flags are MCP's annotations."""
+        metadata = func_metadata(function, skip_names=["call"], structured_output=True)
+        metadata.arg_model.model_config["extra"] = "forbid"
+        metadata.arg_model.model_rebuild(force=True)
+        tool = Tool(
+            name=function.__name__,
+            title=title,
+            description=" ".join((function.__doc__ or "").split()),
+            input_schema=_published(metadata.arg_model.model_json_schema(by_alias=True), absent_null=True),
+            output_schema=_published(metadata.output_schema or {}, absent_null=False),
+            annotations=ToolAnnotations(
+                read_only_hint=reads, destructive_hint=destroys, idempotent_hint=reads or repeats, open_world_hint=open_world
+            ),
+        )
+        self._tools[tool.name] = (tool, function, metadata, text)
+
+    def list_tools(self) -> list[Tool]:
+        return [tool for tool, *_ in self._tools.values()]
+
+    async def run(self, name: str, arguments: Mapping[str, Any], call: Call) -> CallToolResult:
+        """Runs one tool. What goes wrong becomes an error result that says what to do next, never an exception."""
+        try:
+            if name not in self._tools:
+                raise InvalidArgument(f"There is no tool {name[:60]!r}. {_suggest(name, self._tools)}")
+            _, function, metadata, text = self._tools[name]
+            result = await function(call, **_parsed(name, metadata, arguments))
+        except AgentMcpError as error:
+            return _error(f"{error.message} [{error.code}]")
+        except Exception:
+            logger.exception("the tool %s failed", name)
+            return _error(f"The server failed in {name}; its log has the reason. Nothing is known to be lost. [internal]")
+        return CallToolResult(
+            content=[TextContent(type="text", text=text(result))],
+            structured_content=result.model_dump(mode="json", by_alias=True),
+        )
+
+
+def _error(text: str) -> CallToolResult:
+    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
+
+
+def _parsed(name: str, metadata: FuncMetadata, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    given = {key: value for key, value in arguments.items() if value is not None}  # null means absent
+    try:
+        return metadata.arg_model.model_validate(given).model_dump_one_level()
+    except ValidationError as error:
+        known = list(metadata.arg_model.model_fields)
+        raise InvalidArgument(" ".join(_explain(name, known, dict(e)) for e in error.errors()[:3])) from None
+
+
+def _explain(tool: str, known: list[str], error: dict[str, Any]) -> str:
+    field = ".".join(str(part) for part in error["loc"])
+    reason = error.get("ctx", {}).get("error")
+    if isinstance(reason, AgentMcpError):
+        return reason.message
+    if error["type"] == "extra_forbidden":
+        return f"{tool} has no argument {field[:60]!r}. {_suggest(field, known)}"
+    if error["type"] == "missing":
+        return f"{tool} needs the argument {field!r}."
+    return f"The argument {field!r} can't be used: {error['msg']}."
+
+
+def _suggest(name: str, known: Mapping[str, object] | list[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"Did you mean {near[0]!r}? " * bool(near) + f"There are: {', '.join(known)}."
+
+
+def _published(schema: Mapping[str, Any], *, absent_null: bool) -> dict[str, Any]:
+    """The schema as it is sent: without generated titles; arguments that may be absent without their null.
+
+    A null is taken for absent all the same: not to offer it saves every client tokens, and spares those whose models
+    know no unions.
+    """
+
+    def clean(node: object, *, names: bool = False) -> object:
+        if isinstance(node, list):
+            return [clean(item) for item in cast("list[object]", node)]
+        if not isinstance(node, dict):
+            return node
+        items = cast("dict[str, object]", node)
+        kept = {
+            key: clean(value, names=key in ("properties", "$defs"))
+            for key, value in items.items()
+            if names or not (key == "title" or (key == "default" and value is None))
+        }
+        options = kept.get("anyOf")
+        if isinstance(options, list):
+            rest = [option for option in cast("list[object]", options) if option != {"type": "null"}]
+            if len(rest) == 1 and (absent_null or rest[0] != options):
+                merged = {k: v for k, v in kept.items() if k != "anyOf"} | cast("dict[str, object]", rest[0])
+                if absent_null:
+                    return merged
+                if isinstance(merged.get("type"), str) and "enum" not in merged and "$ref" not in merged:
+                    return merged | {"type": [merged["type"], "null"]}
+        return kept
+
+    return cast("dict[str, Any]", clean(dict(schema)))
