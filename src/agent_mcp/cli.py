@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import click
 
@@ -26,12 +26,19 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+def _flags(context: click.Context) -> dict[str, str]:
+    """The flags that were given, under the names of their variables."""
+    if context.obj is None:
+        context.obj = {}
+    return cast("dict[str, str]", context.obj)
+
+
 def _with_settings(command: Callable[P, T]) -> Callable[P, T]:
     """Adds a flag for every setting. A flag wins over the environment, also one that stands before the command."""
 
     def remember(context: click.Context, option: click.Parameter, value: str | None) -> None:
         if value is not None:
-            context.ensure_object(dict)[f"{PREFIX}{str(option.name).upper()}"] = value
+            _flags(context)[f"{PREFIX}{str(option.name).upper()}"] = value
 
     for name, field in reversed(Settings.model_fields.items()):
         command = click.option(
@@ -59,8 +66,7 @@ def _foreseen(command: Callable[P, T]) -> Callable[P, T]:
 
 
 def _settings(context: click.Context) -> Settings:
-    flags: dict[str, str] = context.ensure_object(dict)
-    return Settings.from_env({**os.environ, **flags})
+    return Settings.from_env({**os.environ, **_flags(context)})
 
 
 def _run(settings: Settings, use: Callable[[Service], Coroutine[Any, Any, T]]) -> T:
@@ -113,16 +119,21 @@ def serve(context: click.Context) -> None:
 @click.pass_context
 @_foreseen
 def ask(
-    context: click.Context, prompt: str | None, agent: str | None, session: str | None, actor: str | None, as_json: bool
+    context: click.Context,
+    prompt: str | None,
+    agent: str | None,
+    session: str | None,
+    actor: str | None,
+    as_json: bool,
 ) -> None:
     """Ask an agent one thing and print the answer as it is written.
 
     The session's id is printed on stderr; with --session ID the agent remembers. Without PROMPT, or with "-", the
     prompt is read from stdin.
     """
-    text = click.get_text_stream("stdin").read() if prompt in (None, "-") else prompt
+    text = sys.stdin.read() if prompt is None or prompt == "-" else prompt
     asked = Prompt(
-        text=text or "",
+        text=text,
         agent_id=parse_agent_id(agent) if agent else None,
         session_id=parse_session_id(session) if session else None,
         actor_id=parse_actor_id(actor) if actor else None,
@@ -155,7 +166,11 @@ async def _ask(service: Service, prompt: Prompt, *, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the session is kept.  [default: a temporary directory]")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Where the session is kept.  [default: a temporary directory]",
+)
 @_foreseen
 def demo(data_dir: Path | None) -> None:
     """Tell an agent a name, restart the server, and ask for the name: on the offline model, over MCP."""

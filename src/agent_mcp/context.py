@@ -83,7 +83,7 @@ class SummarizingWindow(ConversationManager):
         raise e or ContextWindowOverflowException("The conversation can't be shortened any further.")
 
     async def _before_model_call(self, event: BeforeModelCallEvent) -> None:
-        agent = cast(Agent, event.agent)
+        agent = event.agent
         projected = event.projected_input_tokens or 0
         # The projection rests on the last reply's usage: until there is a new one, it is from before the summary.
         if projected <= self._budget or self._last_reply(agent) == self._reduced_before:
@@ -100,7 +100,7 @@ class SummarizingWindow(ConversationManager):
         self._overflows += 1
         if self._overflows <= 3:
             # Our idea of the size was wrong: keep less and less.
-            event.retry = await self._reduce(cast(Agent, event.agent), keep=self._budget // 2 ** (self._overflows + 1))
+            event.retry = await self._reduce(event.agent, keep=self._budget // 2 ** (self._overflows + 1))
 
     def _last_reply(self, agent: Agent) -> int:
         """The number of the last assistant message since the session began, -1 if there is none."""
@@ -130,12 +130,14 @@ class SummarizingWindow(ConversationManager):
         longest = self._budget * 2  # characters: half the budget, at four to a token
         lines = [line for message in messages for line in _lines(message)]
         summary = earlier
-        for piece in _pieces("\n".join(lines), longest):
+        for piece in _pieces(lines, longest):
             writer = Agent(model=agent.aux_model, system_prompt=_PROMPT, tools=[], callback_handler=None)
             result = await writer.invoke_async(f"{summary}\n\n{piece}" if summary else piece)
             used = result.metrics.accumulated_usage
             self.usage += Usage(
-                input_tokens=used["inputTokens"], output_tokens=used["outputTokens"], total_tokens=used["totalTokens"]
+                input_tokens=used["inputTokens"],
+                output_tokens=used["outputTokens"],
+                total_tokens=used["totalTokens"],
             )
             summary = str(result).strip()[: self._budget]
             if not summary:
@@ -198,5 +200,15 @@ def _lines(message: Message) -> list[str]:
     return lines
 
 
-def _pieces(text: str, longest: int) -> list[str]:
-    return [text[at : at + longest] for at in range(0, len(text), longest)]
+def _pieces(lines: list[str], longest: int) -> list[str]:
+    """Lines joined to texts of at most about `longest` characters; a longer line is continued under its speaker."""
+    pieces: list[str] = []
+    for line in lines:
+        speaker, _, said = line.partition(": ")
+        parts = [f"{speaker}: {said[at : at + longest]}" for at in range(0, len(said) or 1, longest)]
+        for part in parts:
+            if pieces and len(pieces[-1]) + len(part) < longest:
+                pieces[-1] += f"\n{part}"
+            else:
+                pieces.append(part)
+    return pieces

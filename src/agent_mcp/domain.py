@@ -88,7 +88,7 @@ def new_turn_id() -> TurnId:
 
 
 def slug(name: str) -> AgentId:
-    """The agent id that a name gives: ASCII, lower case, dashes for the rest; raises InvalidArgument if none is left."""
+    """The agent id that a name gives: ASCII, lower case, dashes for the rest; raises InvalidArgument if that is none."""
     ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     text = re.sub(r"[^a-z0-9_]+", "-", ascii_name.lower()).strip("-_")[:64].rstrip("-_")
     if not text:
@@ -104,7 +104,8 @@ Timestamp = Annotated[
     datetime,
     # One form everywhere, milliseconds and Z, so that texts sort as times do.
     PlainSerializer(
-        lambda at: at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"), return_type=str
+        lambda at: at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        return_type=str,
     ),
 ]
 """A time in UTC."""

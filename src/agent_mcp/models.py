@@ -55,7 +55,9 @@ def parse_model(name: str) -> ModelRef:
     provider, colon, model_id = name.partition(":")
     if provider in DEFAULT_MODEL_IDS:
         if colon and not model_id:
-            raise InvalidArgument(f"The model {name!r} lacks its id behind the colon: use {provider!r} for the default.")
+            raise InvalidArgument(
+                f"The model {name!r} lacks its id behind the colon: use {provider!r} for the default."
+            )
         return ModelRef(provider, model_id or DEFAULT_MODEL_IDS[provider])
     if _BEDROCK_ID.fullmatch(name):
         return ModelRef("bedrock", name)
@@ -105,8 +107,9 @@ class Models:
                 return f"auto: {variable} is set"
         import botocore.session
 
-        profiles: Mapping[str, object] = botocore.session.Session().full_config.get("profiles", {})
-        return "auto: the AWS configuration has a default profile" if profiles.get("default") else None
+        if "default" in botocore.session.Session().available_profiles:
+            return "auto: the AWS configuration has a default profile"
+        return None
 
 
 @functools.cache

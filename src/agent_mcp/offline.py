@@ -61,9 +61,7 @@ _STATEMENTS = tuple(
         (r"\bI(?:\s+am|['’]m|\s+come)\s+from\b", "from", "I am from"),
     )
 )
-_NOTE = re.compile(
-    r"(?:^|[.!?;,:]\s*|\bplease\s+)remember\b(?!\s+me\b)(?:\s*:|\s+(?:that|this)\b:?)?", re.IGNORECASE
-)
+_NOTE = re.compile(r"(?:^|[.!?;,:]\s*|\bplease\s+)remember\b(?!\s+me\b)(?:\s*:|\s+(?:that|this)\b:?)?", re.IGNORECASE)
 
 # A value ends with its sentence, or where a new clause begins. A stop after a capital or a title ends nothing
 # ("J. R. Smith", "St. John's"), unless a new clause follows.

@@ -38,7 +38,12 @@ def recover(store: Store, record: TurnRecord) -> TurnRecord:
         if said and not changed:
             history.make_durable(since=record.first_message)
             ended = record.model_copy(
-                update={"status": "completed", "ended_at": now(), "response": said[-1].text, "stop_reason": "end_turn"}
+                update={
+                    "status": "completed",
+                    "ended_at": now(),
+                    "response": said[-1].text,
+                    "stop_reason": "end_turn",
+                }
             )
         else:
             ended = interrupted(record, kept=bool(said))

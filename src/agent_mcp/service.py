@@ -83,7 +83,7 @@ def _threaded(
 
 
 class AgentPage(Fact):
-    """Part of the list of agents. `examples` are names for create_agent, `warnings` tell of files that can't be read."""
+    """Part of the list of agents. `examples` are names for create_agent, `warnings` name files that can't be read."""
 
     agents: tuple[AgentSpec, ...]
     examples: tuple[str, ...]
@@ -191,7 +191,12 @@ class Service:
 
     @_threaded
     def list_agents(
-        self, caller: Caller, *, query: str | None = None, limit: int = DEFAULT_PAGE, cursor: str | None = None
+        self,
+        caller: Caller,
+        *,
+        query: str | None = None,
+        limit: int = DEFAULT_PAGE,
+        cursor: str | None = None,
     ) -> AgentPage:
         """All agents by id, the caller's own before the built-in ones of the same id."""
         own, warnings = self.store(caller).agents.list_all()
@@ -207,7 +212,7 @@ class Service:
         return AgentPage(
             agents=tuple(shown),
             examples=tuple(agent_library.examples()),
-            warnings=tuple([*warnings, *self.toolbox.warnings]),
+            warnings=(*warnings, *self.toolbox.warnings),
             next_cursor=cursors.encode([shown[-1].agent_id]) if len(shown) < len(found) else None,
         )
 
@@ -232,7 +237,9 @@ class Service:
         """Begins a session; raises SessionExists, AgentNotFound, InvalidArgument."""
         store = self.store(caller)
         if session_id is not None and is_issued(session_id):
-            raise InvalidArgument(f"Ids like {session_id!r} are given by the server: leave session_id out, or choose another.")
+            raise InvalidArgument(
+                f"Ids like {session_id!r} are given by the server: leave session_id out, or choose another."
+            )
         agent = self._agent(store, agent_id or agent_library.DEFAULT_AGENT)
         meta = self._new_session(
             caller.actor_for(actor_id), agent, session_id=session_id, title=title, ttl_seconds=ttl_seconds
@@ -289,12 +296,16 @@ class Service:
         total = history.count()
         end = total if before is None else min(before, total)
         size = min(_page_size(limit), end)
-        messages = transcripts.newest(
-            lambda offset, count: history.read(offset=offset, limit=count),
-            before=end,
-            max_bytes=transcripts.MAX_BYTES,
-            size=lambda message: len(message.model_dump_json()),
-        )[-size:] if size else []
+        messages = (
+            transcripts.newest(
+                lambda offset, count: history.read(offset=offset, limit=count),
+                before=end,
+                max_bytes=transcripts.MAX_BYTES,
+                size=lambda message: len(message.model_dump_json()),
+            )[-size:]
+            if size
+            else []
+        )
         first = messages[0].index if messages else 0
         return TranscriptPage(session_id=session_id, messages=tuple(messages), total=total, before=first or None)
 
@@ -305,7 +316,10 @@ class Service:
         meta = self._session(store, session_id)
         history = store.history(meta)
         return transcripts.markdown(
-            meta, lambda offset, count: history.read(offset=offset, limit=count), total=history.count(), before=before
+            meta,
+            lambda offset, count: history.read(offset=offset, limit=count),
+            total=history.count(),
+            before=before,
         )
 
     @_threaded
@@ -382,7 +396,7 @@ class Service:
         return store, record
 
     def _admit(self, caller: Caller, prompt: Prompt, turn_id: TurnId) -> Admitted:
-        """Finds or begins the session, and writes the turn's record. Everything that can be refused is refused first."""
+        """Finds or begins the session, and writes the turn's record. What can be refused is refused before."""
         store = self.store(caller)
         meta = store.find_session(prompt.session_id) if prompt.session_id else None
         if meta is not None:
@@ -543,9 +557,7 @@ class Service:
     def _open_turn(self, store: Store, session_id: SessionId) -> TurnRecord | None:
         return next((turn for turn in store.open_turns(session_id) if self._engine.is_running(store, turn)), None)
 
-    def _listed(
-        self, store: Store, session_id: SessionId, *, damaged: bool, snippet: str | None
-    ) -> SessionInfo | None:
+    def _listed(self, store: Store, session_id: SessionId, *, damaged: bool, snippet: str | None) -> SessionInfo | None:
         try:
             meta = store.find_session(session_id)
         except SessionDamaged:

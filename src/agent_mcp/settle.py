@@ -32,9 +32,7 @@ def settle(
             if end["content"]:
                 break
             history.drop_last()  # A stream that ended without a word; no provider takes such a message.
-        elif any("toolResult" in block for block in end["content"]):
-            history.append("assistant", [{"text": _joined(partial, note)}])
-        elif partial:
+        elif partial.strip() or any("toolResult" in block for block in end["content"]):
             history.append("assistant", [{"text": _joined(partial, note)}])
         else:
             history.drop_last()
@@ -60,6 +58,4 @@ def _tool_uses(message: StrandsMessage) -> list[str]:
 
 
 def _error_result(tool_use_id: str) -> ContentBlock:
-    return {
-        "toolResult": {"toolUseId": tool_use_id, "status": "error", "content": [{"text": _TOOL_INTERRUPTED}]}
-    }
+    return {"toolResult": {"toolUseId": tool_use_id, "status": "error", "content": [{"text": _TOOL_INTERRUPTED}]}}

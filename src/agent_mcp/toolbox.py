@@ -85,8 +85,8 @@ class Toolbox:
 
 
 def _calculator(_: Search) -> AgentTool:
-    from simpleeval import EvalWithCompoundTypes
-    from strands import tool
+    from simpleeval import EvalWithCompoundTypes  # pyright: ignore[reportMissingTypeStubs] has none
+    from strands import tool  # pyright: ignore[reportUnknownVariableType] a parameter of it is a bare dict
 
     functions = {name: value for name, value in vars(math).items() if callable(value) and not name.startswith("_")}
     # These take time or memory without bound for small inputs.
@@ -103,13 +103,13 @@ def _calculator(_: Search) -> AgentTool:
             functions={**bounded, "abs": abs, "round": round, "min": min, "max": max, "sum": sum},
             names={"pi": math.pi, "e": math.e, "tau": math.tau, "inf": math.inf},
         )
-        return str(evaluator.eval(expression))
+        return str(evaluator.eval(expression))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
 
     return calculator
 
 
 def _current_time(_: Search) -> AgentTool:
-    from strands import tool
+    from strands import tool  # pyright: ignore[reportUnknownVariableType] a parameter of it is a bare dict
 
     @tool
     def current_time(timezone: str = "UTC") -> str:
@@ -124,7 +124,7 @@ def _current_time(_: Search) -> AgentTool:
 
 
 def _search_session(search: Search) -> AgentTool:
-    from strands import tool
+    from strands import tool  # pyright: ignore[reportUnknownVariableType] a parameter of it is a bare dict
 
     @tool
     def search_session(query: str) -> str:

@@ -62,7 +62,7 @@ def messages_json(meta: SessionMeta, read: Read, *, total: int) -> str:
         "total": total,
         "before": shown[0].index if shown and shown[0].index else None,
     }
-    return f"{json.dumps(head)[:-1]}, \"messages\": [{','.join(dump(m) for m in shown)}]}}"
+    return f'{json.dumps(head)[:-1]}, "messages": [{",".join(dump(m) for m in shown)}]}}'
 
 
 def _entry(message: Message, longest: int) -> str:
@@ -88,7 +88,9 @@ def _fenced(text: str) -> str:
 def _cut(message: Message, longest: int) -> Message:
     """The message, shortened so that no form of it is longer than `longest` bytes."""
     room = longest - 1024
-    weigh = len(json.dumps(message.text).encode()) + sum(len(json.dumps(c.arguments, default=str)) for c in message.tool_calls)
+    weigh = len(json.dumps(message.text).encode()) + sum(
+        len(json.dumps(c.arguments, default=str)) for c in message.tool_calls
+    )
     if weigh <= room:
         return message
     share = room // 16  # JSON writes a character in up to six bytes; half of the room is for the text
@@ -96,7 +98,8 @@ def _cut(message: Message, longest: int) -> Message:
     if len(text) > share:
         text = f"{text[:share]}\n[... {len(text) - share} more characters: read_transcript has them ...]"
     calls = [
-        call if len(json.dumps(call.arguments, default=str)) <= share // (len(message.tool_calls) or 1)
+        call
+        if len(json.dumps(call.arguments, default=str)) <= share // (len(message.tool_calls) or 1)
         else call.model_copy(update={"arguments": {"cut": "too long to be shown here"}})
         for call in message.tool_calls
     ]

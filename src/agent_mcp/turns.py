@@ -366,9 +366,7 @@ class TurnEngine:
         outcome = await self._attempt(turn, admitted, history, agents)
         return await asyncio.to_thread(_end, turn, admitted, record, history, outcome, agents)
 
-    async def _attempt(
-        self, turn: Turn, admitted: Admitted, history: History, agents: list[SessionAgent]
-    ) -> _Outcome:
+    async def _attempt(self, turn: Turn, admitted: Admitted, history: History, agents: list[SessionAgent]) -> _Outcome:
         try:
             built = await asyncio.to_thread(self._build, admitted.spec, admitted.model, history, admitted.store)
             agents.append(built)
@@ -378,7 +376,7 @@ class TurnEngine:
         except _Cancelled:
             return _Outcome(status="cancelled", stop_reason="cancelled")
         except TimeoutError:
-            text = f"The turn took longer than {self._limits.seconds:g} s and was stopped. What it had done is kept; ask again."
+            text = f"The turn was stopped after {self._limits.seconds:g} s. What it had done is kept; ask again."
             return _Outcome(status="failed", failure=TurnTimeout(text))
         except Exception as error:
             return _failed(error)
@@ -435,7 +433,8 @@ class TurnEngine:
             return _Outcome(status="completed", stop_reason=reason, note=note, response=note)
         if not result.message["content"]:
             return _Outcome(
-                status="failed", failure=ModelFailed("The model's answer broke off without a word: ask again.")
+                status="failed",
+                failure=ModelFailed("The model's answer broke off without a word: ask again."),
             )
         text = "\n".join(block["text"] for block in result.message["content"] if "text" in block)
         return _Outcome(status="completed", stop_reason=reason, response=text)
@@ -492,7 +491,9 @@ def _end(
         built.manager.fence()
         used = built.agent.event_loop_metrics.accumulated_usage
         usage += built.window.usage + Usage(
-            input_tokens=used["inputTokens"], output_tokens=used["outputTokens"], total_tokens=used["totalTokens"]
+            input_tokens=used["inputTokens"],
+            output_tokens=used["outputTokens"],
+            total_tokens=used["totalTokens"],
         )
     first = record.first_message or 0
     settle(history, note=outcome.note, partial=turn.partial, saved=record.conversation)
@@ -533,7 +534,12 @@ def _end(
 def _end_unbegun(admitted: Admitted, error: AgentMcpError | None) -> TurnRecord:
     """The record of a turn that never touched its session: cancelled in the queue, or failed before it began."""
     status = "failed" if error else "cancelled"
-    ended = {"status": status, "ended_at": now(), "failure": _failure(error), "stop_reason": None if error else status}
+    ended = {
+        "status": status,
+        "ended_at": now(),
+        "failure": _failure(error),
+        "stop_reason": None if error else status,
+    }
     record = admitted.record.model_copy(update=ended)
     admitted.store.save_turn(record, sync=True)
     return record

@@ -2,6 +2,8 @@
 
 from collections.abc import Awaitable, Callable
 
+from mcp.shared.exceptions import MCPError
+from mcp.shared.uri_template import UriTemplate
 from mcp_types import (
     INVALID_PARAMS,
     ListResourcesResult,
@@ -10,9 +12,6 @@ from mcp_types import (
     ResourceTemplate,
     TextResourceContents,
 )
-
-from mcp.shared.exceptions import MCPError
-from mcp.shared.uri_template import UriTemplate
 
 from agent_mcp import cursors
 from agent_mcp.domain import AgentSpec, Caller, SessionInfo, parse_agent_id, parse_session_id, transcript_uri
@@ -29,7 +28,7 @@ TEMPLATES = [
         uri_template="session://{session_id}/transcript",
         name="transcript",
         title="Transcript of a session",
-        description="Everything that was said in a session, as Markdown; the newest 512 KiB, with a link to what came before.",
+        description="All that was said in a session, as Markdown; the newest 512 KiB, with a link to what came before.",
         mime_type=_MARKDOWN,
     ),
     ResourceTemplate(

@@ -63,7 +63,10 @@ class ToolTable:
             input_schema=_published(metadata.arg_model.model_json_schema(by_alias=True), absent_null=True),
             output_schema=_published(metadata.output_schema or {}, absent_null=False),
             annotations=ToolAnnotations(
-                read_only_hint=reads, destructive_hint=destroys, idempotent_hint=reads or repeats, open_world_hint=open_world
+                read_only_hint=reads,
+                destructive_hint=destroys,
+                idempotent_hint=reads or repeats,
+                open_world_hint=open_world,
             ),
         )
         self._tools[tool.name] = (tool, function, metadata, text)
@@ -82,7 +85,9 @@ class ToolTable:
             return _error(f"{error.message} [{error.code}]")
         except Exception:
             logger.exception("the tool %s failed", name)
-            return _error(f"The server failed in {name}; its log has the reason. Nothing is known to be lost. [internal]")
+            return _error(
+                f"The server failed in {name}; its log has the reason. Nothing is known to be lost. [internal]"
+            )
         return CallToolResult(
             content=[TextContent(type="text", text=text(result))],
             structured_content=result.model_dump(mode="json", by_alias=True),

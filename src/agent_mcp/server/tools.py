@@ -56,7 +56,8 @@ async def create_agent(
     system_prompt: Annotated[str | None, Field(description="Who the agent is and how it works")] = None,
     description: Annotated[str | None, Field(description="What to use it for, for list_agents")] = None,
     model: Annotated[
-        str | None, Field(description='"provider:model_id", such as a Bedrock model id; default: the server\'s')
+        str | None,
+        Field(description='"provider:model_id", such as a Bedrock model id; default: the server\'s'),
     ] = None,
     tools: Annotated[
         list[str] | None,
@@ -105,16 +106,24 @@ async def start_session(
     """Begin a conversation with an agent before asking, to give it a title, an id or a life of your own. Otherwise just
     call ask_agent: it begins a session by itself. Keep the session_id: it is the key to the agent's memory."""
     return await call.service.start_session(
-        call.caller, agent_id=agent_id, actor_id=actor_id, title=title, session_id=session_id, ttl_seconds=ttl_seconds
+        call.caller,
+        agent_id=agent_id,
+        actor_id=actor_id,
+        title=title,
+        session_id=session_id,
+        ttl_seconds=ttl_seconds,
     )
 
 
 async def ask_agent(
     call: Call,
     prompt: Annotated[str, Field(description="What you say to the agent; it sees only this session, not your chat")],
-    agent_id: Annotated[_AgentId | None, Field(description="Whom to ask, for a new session; default: assistant")] = None,
+    agent_id: Annotated[
+        _AgentId | None, Field(description="Whom to ask, for a new session; default: assistant")
+    ] = None,
     session_id: Annotated[
-        _SessionId | None, Field(description="From an earlier reply: the agent remembers. Without it: a fresh start")
+        _SessionId | None,
+        Field(description="From an earlier reply: the agent remembers. Without it: a fresh start"),
     ] = None,
     actor_id: Annotated[_ActorId | None, Field(description="The person on whose behalf; default: local")] = None,
     wait_seconds: Annotated[
@@ -162,14 +171,22 @@ async def list_sessions(
     actor_id: Annotated[_ActorId | None, Field(description="Only of this person")] = None,
     status: Literal["active", "expired", "damaged", "all"] = "all",
     query: Annotated[
-        str | None, StringConstraints(max_length=1000), Field(description="Words that were said; gives a snippet each")
+        str | None,
+        StringConstraints(max_length=1000),
+        Field(description="Words that were said; gives a snippet each"),
     ] = None,
     limit: _Limit = DEFAULT_PAGE,
     cursor: _Cursor | None = None,
 ) -> SessionPage:
     """List conversations, the most recently active first, or search everything that was ever said in them."""
     return await call.service.list_sessions(
-        call.caller, agent_id=agent_id, actor_id=actor_id, status=status, query=query, limit=limit, cursor=cursor
+        call.caller,
+        agent_id=agent_id,
+        actor_id=actor_id,
+        status=status,
+        query=query,
+        limit=limit,
+        cursor=cursor,
     )
 
 

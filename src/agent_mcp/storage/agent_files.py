@@ -92,7 +92,9 @@ class AgentFiles:
             # Unlike a rename, a link never replaces what is there.
             os.link(new, path)
         except FileExistsError:
-            raise AgentExists(f"There is an agent {spec.agent_id!r} already: choose another name or agent_id.") from None
+            raise AgentExists(
+                f"There is an agent {spec.agent_id!r} already: choose another name or agent_id."
+            ) from None
         finally:
             new.unlink(missing_ok=True)
         if self._sync:

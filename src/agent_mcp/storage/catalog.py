@@ -4,7 +4,7 @@ import logging
 import re
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -49,7 +49,7 @@ def _ms(at: datetime) -> int:
 
 
 def match_expression(query: str) -> str | None:
-    """FTS5's form of a person's query: all words, the last one also as a beginning, phrases in quotes. None = no word."""
+    """FTS5's form of a query: all words, the last one also as a beginning, phrases in quotes. None: there is no word."""
     terms = [phrase or word for phrase, word in re.findall(r'"([^"]*)"|([^\s"]+)', query)]
     terms = [term for term in terms if re.search(r"\w", term)]
     if not terms:
@@ -78,7 +78,13 @@ class Catalog:
                 self._connection = None
 
     def put_session(
-        self, meta: SessionMeta, *, stamp: str, damaged: bool = False, messages: Sequence[Message] = (), known: int = 0
+        self,
+        meta: SessionMeta,
+        *,
+        stamp: str,
+        damaged: bool = False,
+        messages: Sequence[Message] = (),
+        known: int = 0,
     ) -> None:
         """Writes a session's row; `messages` are what was said from index `known` on (0 replaces all)."""
 
@@ -101,7 +107,8 @@ class Catalog:
             title = [(_TITLE, "title", meta.title)] if meta.title else []
             for index, role, text in [*title, *((m.index, m.role, m.text) for m in messages)]:
                 row = db.execute(
-                    "INSERT INTO said (session_id, message, role) VALUES (?, ?, ?)", (meta.session_id, index, role)
+                    "INSERT INTO said (session_id, message, role) VALUES (?, ?, ?)",
+                    (meta.session_id, index, role),
                 ).lastrowid
                 db.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (row, text))
 
@@ -157,7 +164,11 @@ class Catalog:
             where.append("actor_id = :actor")
             values["actor"] = actor_id
         if status != "all":
-            where.append({"damaged": "damaged", "expired": f"NOT damaged AND {_IS_EXPIRED}"}.get(status, f"NOT damaged AND NOT {_IS_EXPIRED}"))
+            where.append(
+                {"damaged": "damaged", "expired": f"NOT damaged AND {_IS_EXPIRED}"}.get(
+                    status, f"NOT damaged AND NOT {_IS_EXPIRED}"
+                )
+            )
         if after is not None:
             where.append("(active_ms, session_id) < (:after_ms, :after_id)")
             values["after_ms"], values["after_id"] = after
@@ -166,7 +177,8 @@ class Catalog:
             if expression is None:
                 return []
             where.append(
-                "session_id IN (SELECT session_id FROM words JOIN said ON said.row = words.rowid WHERE words MATCH :query)"
+                "session_id IN"
+                " (SELECT session_id FROM words JOIN said ON said.row = words.rowid WHERE words MATCH :query)"
             )
             values["query"] = expression
         rows = self._read(
@@ -247,7 +259,7 @@ class Catalog:
 
 
 @contextmanager
-def _version_lock(db: sqlite3.Connection) -> Iterator[int]:
+def _version_lock(db: sqlite3.Connection) -> Generator[int]:
     db.execute("BEGIN IMMEDIATE")
     try:
         yield int(db.execute("PRAGMA user_version").fetchone()[0])

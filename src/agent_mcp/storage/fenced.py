@@ -1,6 +1,6 @@
 """Strands' FileSessionManager, with a fence: after a turn has ended nothing of it may write any more."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,7 +45,7 @@ class FencedSessionManager(FileSessionManager):
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def _refusals() -> Generator[None]:
     try:
         yield
     except OSError as error:

@@ -120,7 +120,12 @@ class History:
             return
         durable.sync_files([*(self._message(i) for i in range(since, self.count())), self._agent_file])
         messages = self._layout.messages(self.session_id, self.agent_id)
-        for directory in (messages, messages.parent, messages.parent.parent, self._layout.session(self.session_id)):
+        for directory in (
+            messages,
+            messages.parent,
+            messages.parent.parent,
+            self._layout.session(self.session_id),
+        ):
             durable.sync_directory(directory)
 
     def find_damage(self) -> SessionDamaged | None:

@@ -16,7 +16,7 @@ from agent_mcp.storage.layout import NEW_PREFIX, SESSION_PREFIX, Layout
 
 
 class SessionFiles:
-    """The sessions of one subject. `default_ttl` (seconds) is the life of a session that a Strands program left here."""
+    """The sessions of one subject. `default_ttl` (seconds) is the life of a session that a Strands program made."""
 
     def __init__(self, layout: Layout, *, sync: bool, default_ttl: int) -> None:
         self._layout = layout
@@ -126,4 +126,3 @@ class SessionFiles:
         )
         prompts = [m for m in self.history(meta).read() if m.role == "user"]
         return meta.model_copy(update={"turns": len(prompts), "title": prompts[0].text[:80] if prompts else ""})
-

@@ -2,7 +2,7 @@
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -137,7 +137,13 @@ class Store:
         """As `Catalog.list_sessions`; raises StorageFailed."""
         with storage_errors(self.root):
             return self._catalog.list_sessions(
-                now=now, limit=limit, agent_id=agent_id, actor_id=actor_id, status=status, query=query, after=after
+                now=now,
+                limit=limit,
+                agent_id=agent_id,
+                actor_id=actor_id,
+                status=status,
+                query=query,
+                after=after,
             )
 
     def search(self, session_id: SessionId, query: str, *, limit: int) -> list[Hit]:
@@ -212,7 +218,7 @@ class Store:
 
 
 @contextmanager
-def storage_errors(root: Path) -> Iterator[None]:
+def storage_errors(root: Path) -> Generator[None]:
     """Turns the system's errors into StorageFailed, one line that says where and why."""
     try:
         yield
