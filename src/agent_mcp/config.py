@@ -40,7 +40,7 @@ class Settings(BaseModel):
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], *, cwd: Path | None = None) -> "Settings":
-        """Settings from `AGENT_MCP_*`; an empty variable counts as absent. Raises InvalidArgument naming the variable."""
+        """Settings from `AGENT_MCP_*`; an empty one counts as absent. Raises InvalidArgument naming the variable."""
         given: dict[str, object] = {
             field: environ[PREFIX + field.upper()] for field in cls.model_fields if environ.get(PREFIX + field.upper())
         }

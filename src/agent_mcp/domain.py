@@ -88,7 +88,7 @@ def new_turn_id() -> TurnId:
 
 
 def slug(name: str) -> AgentId:
-    """The agent id that a name gives: ASCII, lower case, dashes for the rest; raises InvalidArgument if that is none."""
+    """The agent id that a name gives: ASCII, lower case, dashes for the rest; raises InvalidArgument if none."""
     ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     text = re.sub(r"[^a-z0-9_]+", "-", ascii_name.lower()).strip("-_")[:64].rstrip("-_")
     if not text:
