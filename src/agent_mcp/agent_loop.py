@@ -50,6 +50,10 @@ class AgentLoop:
         self.call(start)
         return future
 
+    def time(self) -> float:
+        """The loop's clock, in seconds."""
+        return self._loop.time()
+
     def stop(self) -> None:
         """Ends the loop. What still runs on it is left where it is."""
         if self._thread.is_alive():
