@@ -74,7 +74,7 @@ class Toolbox:
 
         try:
             values = vars(importlib.import_module(module)).values()
-        except Exception as error:  # The operator's code may raise anything; the server goes on without it.
+        except (Exception, SystemExit) as error:  # The operator's code may do anything; the server goes on without it.
             logger.exception("module %r of AGENT_MCP_TOOLS can't be imported", module)
             self.warnings.append(f"AGENT_MCP_TOOLS: {module} can't be imported ({type(error).__name__}: {error})")
             return {}
