@@ -59,6 +59,8 @@ class AgentLoop:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(timeout=5)
+        if not self._thread.is_alive():
+            self._loop.close()
 
 
 def _settle(future: "Future[T]", *, result: Any = None, error: BaseException | None = None) -> None:

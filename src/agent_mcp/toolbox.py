@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 
 from agent_mcp.domain import AgentId
 from agent_mcp.errors import InvalidArgument, ToolNotAllowed
+from agent_mcp.late import load_strands
 
 if TYPE_CHECKING:
     from strands.types.tools import AgentTool
@@ -119,11 +120,12 @@ class Toolbox:
         return self._operator
 
     def _import(self, module: str) -> dict[str, AgentTool]:
+        load_strands()
         from strands.types.tools import AgentTool
 
         try:
             values = vars(importlib.import_module(module)).values()
-        except Exception as error:  # The operator's code may raise anything; the server goes on without it.
+        except (Exception, SystemExit) as error:  # The operator's code may do anything; the server goes on without it.
             logger.exception("module %r of AGENT_MCP_TOOLS can't be imported", module)
             self.warnings.append(f"AGENT_MCP_TOOLS: {module} can't be imported ({type(error).__name__}: {error})")
             return {}

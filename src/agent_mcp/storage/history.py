@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from agent_mcp.domain import AgentId, Message, SessionId, Timestamp, ToolCall
 from agent_mcp.errors import SessionDamaged
+from agent_mcp.late import load_strands
 from agent_mcp.storage import durable
 from agent_mcp.storage.layout import Layout, message_index
 
@@ -52,6 +53,7 @@ class History:
 
     def manager(self) -> FencedSessionManager:
         """Strands' session manager for this session; raises SessionDamaged where it would fail or overwrite."""
+        load_strands()
         from agent_mcp.storage.fenced import FencedSessionManager
 
         session_file = self._layout.session(self.session_id) / "session.json"
@@ -92,6 +94,7 @@ class History:
 
     def append(self, role: Literal["user", "assistant"], content: list[ContentBlock]) -> None:
         """Adds a message through Strands' own repository."""
+        load_strands()
         from strands.types.session import SessionMessage
 
         message: StrandsMessage = {"role": role, "content": content}
@@ -199,6 +202,7 @@ class History:
         return cast("dict[str, Any]", value)
 
     def _load(self, index: int) -> SessionMessage:
+        load_strands()
         from strands.types.session import SessionMessage
 
         path = self._message(index)

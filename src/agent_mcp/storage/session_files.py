@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from agent_mcp.domain import DEFAULT_ACTOR, SessionId, SessionMeta, parse_agent_id, parse_session_id
 from agent_mcp.errors import InvalidArgument, SessionExists
+from agent_mcp.late import load_strands
 from agent_mcp.storage import durable
 from agent_mcp.storage.history import History, damaged
 from agent_mcp.storage.layout import NEW_PREFIX, SESSION_PREFIX, Layout
@@ -42,6 +43,7 @@ class SessionFiles:
         It is made beside its place and renamed into it, so that of several who try one succeeds, and a crash leaves
         nothing that looks like a session.
         """
+        load_strands()
         from strands.session.file_session_manager import FileSessionManager
 
         place = self._layout.session(meta.session_id)
