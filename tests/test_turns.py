@@ -104,7 +104,7 @@ async def test_the_protocol_answers_while_as_many_turns_hang_as_there_are_thread
     gate = Gate()
     with BedrockServer(lambda _: say("Held ", gate, "up")) as model:
         async with serving(data_dir, env=bedrock_env(model)) as server:
-            for _ in range(70):
+            for _ in range(66):
                 await server.ask("Hang", wait_seconds=0)
             await requests(model, 64)
             await reached(gate)

@@ -1,14 +1,17 @@
 """The loop on which agents run: a thread of its own, so that the protocol stays awake whatever an agent does."""
 
 import asyncio
+import functools
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _THREADS = 64  # a synchronous tool, or a stream of a client without asyncio, holds one while it runs
+_OWN_THREADS = 32  # for the engine's own work, which is short
 
 
 class AgentLoop:
@@ -17,6 +20,7 @@ class AgentLoop:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(ThreadPoolExecutor(_THREADS, "agents"))
+        self._own = ThreadPoolExecutor(_OWN_THREADS, "turns")
         self._thread = threading.Thread(target=self._loop.run_forever, name="agents", daemon=True)
         self._start = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself holds tasks weakly
@@ -49,6 +53,11 @@ class AgentLoop:
 
         self.call(start)
         return future
+
+    async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `asyncio.to_thread`, in threads that no tool and no stream can hold: asks are taken, and turns end, also
+        while all others are held. To be awaited on the loop."""
+        return await self._loop.run_in_executor(self._own, functools.partial(function, *args, **kwargs))
 
     def stop(self) -> None:
         """Ends the loop. What still runs on it is left where it is."""

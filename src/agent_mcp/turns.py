@@ -322,7 +322,7 @@ class TurnEngine:
         result: TurnRecord | Exception
         try:
             try:
-                admitted = await asyncio.to_thread(ask.admit)
+                admitted = await self._loop.in_thread(ask.admit)
                 turn.admission, turn.record = admitted, admitted.record
                 turn.admitted.set_result(admitted.record)
                 place = place or self._queues.join((ask.subject, admitted.record.session_id))
@@ -350,25 +350,25 @@ class TurnEngine:
             await self._interruptible(turn, wait(), seconds=None)
             return await self._locked(turn, admitted)
         except _Cancelled:
-            return await asyncio.to_thread(_end_unbegun, admitted, None)
+            return await self._loop.in_thread(_end_unbegun, admitted, None)
         except AgentMcpError as error:
-            return await asyncio.to_thread(_end_unbegun, admitted, error)
+            return await self._loop.in_thread(_end_unbegun, admitted, error)
         finally:
             if lock.is_locked:
                 await lock.release()
 
     async def _locked(self, turn: Turn, admitted: Admitted) -> TurnRecord:
         """The turn itself, from settling what was left to settling what it left."""
-        meta, record = await asyncio.to_thread(_begin, admitted)
+        meta, record = await self._loop.in_thread(_begin, admitted)
         turn.record = record
         history = admitted.store.history(meta)
         agents: list[SessionAgent] = []
         outcome = await self._attempt(turn, admitted, history, agents)
-        return await asyncio.to_thread(_end, turn, admitted, record, history, outcome, agents)
+        return await self._loop.in_thread(_end, turn, admitted, record, history, outcome, agents)
 
     async def _attempt(self, turn: Turn, admitted: Admitted, history: History, agents: list[SessionAgent]) -> _Outcome:
         try:
-            built = await asyncio.to_thread(self._build, admitted.spec, admitted.model, history, admitted.store)
+            built = await self._loop.in_thread(self._build, admitted.spec, admitted.model, history, admitted.store)
             agents.append(built)
             result = await self._interruptible(
                 turn, self._stream(turn, built.agent, admitted.record.prompt), seconds=self._limits.seconds
@@ -444,12 +444,12 @@ class TurnEngine:
         try:
             await lock.acquire(timeout=0.5)
         except TimeoutError:
-            return await asyncio.to_thread(store.find_turn, record.turn_id) or record
+            return await self._loop.in_thread(store.find_turn, record.turn_id) or record
         try:
-            current = await asyncio.to_thread(store.find_turn, record.turn_id)
+            current = await self._loop.in_thread(store.find_turn, record.turn_id)
             if current is None or not current.is_open:
                 return current or record
-            return await asyncio.to_thread(recover, store, current)
+            return await self._loop.in_thread(recover, store, current)
         finally:
             await lock.release()
 
