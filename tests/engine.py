@@ -8,17 +8,18 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import anyio
-from bedrock_server import BedrockServer, Gate, Received, Reply, Script, say
-from conftest import server_environment, text_of
 from mcp import StdioServerParameters
 from mcp.client import Client
+
+from bedrock_server import BedrockServer, Gate, Received, Reply, Script, say
+from conftest import server_environment, text_of
 
 MODEL = "bedrock:us.anthropic.claude-sonnet-4-20250514-v1:0"
 DEADLINE = 30.0
@@ -161,25 +162,9 @@ class Served:
         turn: dict[str, Any] | None = found[0]["open_turn"]
         return turn
 
-    async def wait_until_queued(self, session_id: str, prompts: int) -> None:
-        """Waits until so many turns of a session have their records."""
-        async with asyncio.timeout(DEADLINE):
-            while len(await asyncio.to_thread(_records, self._data_dir, session_id)) < prompts:
-                await asyncio.sleep(0.02)
-
-    _data_dir: Path = Path()
-
     def kill(self) -> None:
         """Ends the server without a chance to clean up."""
         os.kill(self.pid, signal.SIGKILL)
-
-
-def _records(data_dir: Path, session_id: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for path in (data_dir / "turns").glob("t-*.json"):
-        with suppress(FileNotFoundError):
-            found.append(json.loads(path.read_bytes()))
-    return [record for record in found if record["session_id"] == session_id]
 
 
 def record_of(data_dir: Path, turn_id: str) -> dict[str, Any]:
@@ -192,7 +177,6 @@ async def serving(
     data_dir: Path, *, env: Mapping[str, str] | None = None, mode: str = "auto"
 ) -> AsyncGenerator[Served]:
     """Starts `agent-mcp serve` and connects a real client to it; the process is known, so that it can be killed."""
-    data_dir.mkdir(parents=True, exist_ok=True)
     pid_file = data_dir.parent / f"pid-{time.monotonic_ns()}"
     server = StdioServerParameters(
         command="/bin/sh",
@@ -200,10 +184,12 @@ async def serving(
         env=server_environment(data_dir, env),
     )
     async with Client(server, mode=mode, read_timeout_seconds=60) as client:
-        yield Served(client, int(pid_file.read_text()), data_dir)
+        yield Served(client, int(pid_file.read_text()))
 
 
-async def cancelled(scope: anyio.CancelScope, work: Callable[[], Any]) -> None:
-    """Runs a request inside `scope`, whose cancellation is the client's cancellation of the request."""
-    with scope:
-        await work()
+async def cancelled_by_client(request: Callable[[], Awaitable[object]], when: Awaitable[object]) -> None:
+    """Makes a request, and once `when` is done cancels it as a client does: by leaving it."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(request)
+        await when
+        tasks.cancel_scope.cancel()

@@ -37,3 +37,10 @@ async def give_up() -> str:
 def leave() -> str:
     """Call sys.exit, as the functions of command lines do."""
     sys.exit(3)
+
+
+@tool
+async def leave_behind() -> str:
+    """Leave something on the loop that calls sys.exit."""
+    asyncio.get_running_loop().call_soon(sys.exit, 3)
+    return "left"

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from bedrock_server import Answer, BedrockServer, Gate, Pause, StreamFault, Text, fail, in_turn, say, use_tool
 from conftest import text_of
 from engine import Progress, bedrock_env, by_prompt, reached, requests, roles, serving

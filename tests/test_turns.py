@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+
 from bedrock_server import (
     Answer,
     BedrockServer,
@@ -243,20 +244,23 @@ async def test_a_model_that_calls_tools_without_end_is_stopped_and_its_history_c
         assert said(model.requests[-1])[-2] == reply["response"]
 
 
-@pytest.mark.parametrize("name", ["give_up", "leave"])
-async def test_a_tool_that_raises_what_is_no_exception_ends_its_turn_and_nothing_else(
-    data_dir: Path, name: str
-) -> None:
-    """A tool that raises CancelledError, or calls sys.exit, must not take the engine with it."""
+TOOLS_THAT_RAISE_WHAT_IS_NO_EXCEPTION = {
+    "give_up": ("error", "CancelledError"),
+    "leave": ("error", "SystemExit"),
+    "leave_behind": ("success", "left"),
+}
+
+
+@pytest.mark.parametrize("name", TOOLS_THAT_RAISE_WHAT_IS_NO_EXCEPTION)
+async def test_a_tool_that_calls_for_the_end_of_everything_ends_only_its_own_call(data_dir: Path, name: str) -> None:
+    status, result = TOOLS_THAT_RAISE_WHAT_IS_NO_EXCEPTION[name]
     with BedrockServer(by_prompt({"Use it": use_tool(name)})) as model:
         async with serving(data_dir, env=bedrock_env(model, **tools_env())) as server:
             await server.call("create_agent", name="User", tools=[f"py:{name}"])
-            session = await server.start_session("mine", agent_id="user")
             async with asyncio.timeout(15):
-                await server.client.call_tool("ask_agent", {"prompt": "Use it", "session_id": session})
-                again = await server.ask("Again", session_id=session)
+                used = await server.ask("Use it", agent_id="user")
                 other = await server.ask("Elsewhere")
         assert model.violations == []
-    assert (again["response"], other["response"]) == ("You said: Again", "You said: Elsewhere")
-
-
+        assert result in model.requests[1].tool_results[0]
+    assert [call["status"] for call in used["tool_calls"]] == [status]
+    assert other["response"] == "You said: Elsewhere"

@@ -2,10 +2,13 @@
 
 import asyncio
 import functools
+import logging
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -21,8 +24,9 @@ class AgentLoop:
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(ThreadPoolExecutor(_THREADS, "agents"))
         self._own = ThreadPoolExecutor(_OWN_THREADS, "turns")
-        self._thread = threading.Thread(target=self._loop.run_forever, name="agents", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="agents", daemon=True)
         self._start = threading.Lock()
+        self._stopped = threading.Event()
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself holds tasks weakly
 
     def call(self, function: Callable[[], object]) -> None:
@@ -59,8 +63,17 @@ class AgentLoop:
         while all others are held. To be awaited on the loop."""
         return await self._loop.run_in_executor(self._own, functools.partial(function, *args, **kwargs))
 
+    def _run(self) -> None:
+        """Runs the loop until it is stopped. SystemExit in a callback would end it, and every turn would hang for ever."""
+        while not self._stopped.is_set():
+            try:
+                self._loop.run_forever()
+            except SystemExit:
+                logger.exception("something on the agents' loop called for the end of the process")
+
     def stop(self) -> None:
         """Ends the loop. What still runs on it is left where it is."""
+        self._stopped.set()
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(timeout=5)

@@ -395,6 +395,8 @@ class TurnEngine:
         try:
             await asyncio.wait({task, stop}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
+                if task.cancelled():
+                    raise RuntimeError("what the turn ran was cancelled from inside")
                 return task.result()
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
             task.cancel()
