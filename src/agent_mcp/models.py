@@ -123,9 +123,9 @@ def _aws_session() -> boto3.Session:
 
 def _bedrock(model_id: str) -> Model:
     load_strands()
-    from strands.models.bedrock import BedrockModel
+    from agent_mcp.bedrock import WholeBedrockModel
 
-    return BedrockModel(model_id=model_id, boto_session=_aws_session())
+    return WholeBedrockModel(model_id=model_id, boto_session=_aws_session())
 
 
 def _offline(model_id: str) -> Model:

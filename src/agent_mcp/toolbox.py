@@ -123,13 +123,17 @@ class Toolbox:
         load_strands()
         from strands.types.tools import AgentTool
 
+        from agent_mcp.contained import ContainedTool
+
         try:
             values = vars(importlib.import_module(module)).values()
         except (Exception, SystemExit) as error:  # The operator's code may do anything; the server goes on without it.
             logger.exception("module %r of AGENT_MCP_TOOLS can't be imported", module)
             self.warnings.append(f"AGENT_MCP_TOOLS: {module} can't be imported ({type(error).__name__}: {error})")
             return {}
-        tools = {f"py:{value.tool_name}": value for value in values if isinstance(value, AgentTool)}
+        tools: dict[str, AgentTool] = {
+            f"py:{value.tool_name}": ContainedTool(value) for value in values if isinstance(value, AgentTool)
+        }
         if not tools:
             self.warnings.append(f"AGENT_MCP_TOOLS: {module} has no function with Strands' @tool")
         return tools

@@ -126,7 +126,7 @@ class TurnEngine:
         result: TurnRecord | Exception
         try:
             try:
-                admitted = await asyncio.to_thread(ask.admit)
+                admitted = await self._loop.in_thread(ask.admit)
                 turn.admit(admitted)
                 place = place or self._queues.join((ask.subject, admitted.record.session_id))
                 result = await self._in_turn(turn, admitted, place)
@@ -153,23 +153,23 @@ class TurnEngine:
             await self._interruptible(turn, wait(), seconds=None)
             return await self._locked(turn, admitted)
         except _Cancelled:
-            return await asyncio.to_thread(end_unbegun, admitted, None)
+            return await self._loop.in_thread(end_unbegun, admitted, None)
         except AgentMcpError as error:
-            return await asyncio.to_thread(end_unbegun, admitted, error)
+            return await self._loop.in_thread(end_unbegun, admitted, error)
         finally:
             if lock.is_locked:
                 await lock.release()
 
     async def _locked(self, turn: Turn, admitted: Admitted) -> TurnRecord:
         """The turn itself, from settling what was left to settling what it left."""
-        record = await asyncio.to_thread(begin if admitted.response is None else resume, admitted)
+        record = await self._loop.in_thread(begin if admitted.response is None else resume, admitted)
         turn.record = record
         if record.is_pending:
             return record  # one answer of several
         start = self._loop.time()
         agent: SessionAgent | None = None
         try:
-            agent = await asyncio.to_thread(self._build, admitted)
+            agent = await self._loop.in_thread(self._build, admitted)
             work = self._stream(turn, agent.agent, record)
             seconds = max(1.0, self._limits.seconds - record.worked_seconds)
             result = await self._interruptible(turn, work, seconds=seconds)
@@ -183,7 +183,7 @@ class TurnEngine:
         if agent is not None:
             agent.agent.cancel()  # Tells tools and streams that outlive the turn to stop.
         record = record.model_copy(update={"worked_seconds": record.worked_seconds + self._loop.time() - start})
-        return await asyncio.to_thread(
+        return await self._loop.in_thread(
             end, admitted, record, outcome, agent=agent, partial=turn.partial, calls=turn.calls
         )
 
@@ -197,6 +197,8 @@ class TurnEngine:
         try:
             await asyncio.wait({task, stop}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
+                if task.cancelled():
+                    raise RuntimeError("what the turn ran was cancelled from inside")
                 return task.result()
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
             task.cancel()
@@ -236,18 +238,18 @@ class TurnEngine:
         return result
 
     async def _delete_session(self, store: Store, subject: str, session_id: SessionId) -> None:
-        for record in await asyncio.to_thread(store.open_turns, session_id):
+        for record in await self._loop.in_thread(store.open_turns, session_id):
             if record.turn_id in self._turns:
                 self._turns[record.turn_id].stop.set()
             elif record.is_open:
-                await asyncio.to_thread(store.ask_cancel, record.turn_id)
+                await self._loop.in_thread(store.ask_cancel, record.turn_id)
         place = self._queues.join((subject, session_id))
         lock = store.session_lock(session_id)
         try:
             async with asyncio.timeout(_DELETE_SECONDS):
                 await place.front()
                 await lock.acquire()
-            await asyncio.to_thread(store.remove_session, session_id)
+            await self._loop.in_thread(store.remove_session, session_id)
         except TimeoutError:
             raise SessionBusy(
                 f"A turn in the session {session_id!r} does not end: nothing was deleted, try again later."
@@ -259,21 +261,21 @@ class TurnEngine:
 
     async def _refuse(self, store: Store, record: TurnRecord) -> TurnRecord:
         async with store.session_lock(record.session_id):
-            current = await asyncio.to_thread(store.find_turn, record.turn_id)
+            current = await self._loop.in_thread(store.find_turn, record.turn_id)
             if current is None or not current.is_pending:
                 return current or record
-            return await asyncio.to_thread(refuse_pending, store, current, note=INTERRUPTED)
+            return await self._loop.in_thread(refuse_pending, store, current, note=INTERRUPTED)
 
     async def _recover(self, store: Store, record: TurnRecord) -> TurnRecord:
         lock = store.session_lock(record.session_id)
         try:
             await lock.acquire(timeout=0.5)
         except TimeoutError:
-            return await asyncio.to_thread(store.find_turn, record.turn_id) or record
+            return await self._loop.in_thread(store.find_turn, record.turn_id) or record
         try:
-            current = await asyncio.to_thread(store.find_turn, record.turn_id)
+            current = await self._loop.in_thread(store.find_turn, record.turn_id)
             if current is None or not current.is_open:
                 return current or record
-            return await asyncio.to_thread(recover, store, current)
+            return await self._loop.in_thread(recover, store, current)
         finally:
             await lock.release()
