@@ -121,7 +121,8 @@ def _explain(tool: str, known: list[str], error: dict[str, Any]) -> str:
 
 def _suggest(name: str, known: Mapping[str, object] | list[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=1)
-    return f"Did you mean {near[0]!r}? " * bool(near) + f"There are: {', '.join(known)}."
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    return f"{hint}There are: {', '.join(known)}."
 
 
 def _published(schema: Mapping[str, Any], *, absent_null: bool) -> dict[str, Any]:
