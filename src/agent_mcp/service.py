@@ -238,7 +238,8 @@ class Service:
         store = self.store(caller)
         if session_id is not None and is_issued(session_id):
             raise InvalidArgument(
-                f"Ids like {session_id!r} are given by the server: leave session_id out, or choose another."
+                f"Only the server gives ids that begin with 's-', such as {session_id!r}: leave session_id out, or "
+                "choose another."
             )
         agent = self._agent(store, agent_id or agent_library.DEFAULT_AGENT)
         meta = self._new_session(
