@@ -199,7 +199,7 @@ class SessionMeta(Fact):
 
 class OpenTurn(Fact):
     turn_id: TurnId
-    status: ReplyStatus
+    status: Literal["working"]
 
 
 class SessionInfo(Fact):
@@ -218,6 +218,11 @@ class SessionInfo(Fact):
     usage: Usage
     open_turn: OpenTurn | None = None
     transcript: str
+
+
+class ListedSession(SessionInfo):
+    """A session in a list. `snippet` is the piece of it that fits the query."""
+
     snippet: str | None = None
 
 

@@ -19,6 +19,7 @@ from agent_mcp.domain import (
     AgentSpec,
     Caller,
     Fact,
+    ListedSession,
     Message,
     OpenTurn,
     Reply,
@@ -92,7 +93,7 @@ class AgentPage(Fact):
 
 
 class SessionPage(Fact):
-    sessions: tuple[SessionInfo, ...]
+    sessions: tuple[ListedSession, ...]
     next_cursor: str | None = None
 
 
@@ -558,16 +559,18 @@ class Service:
     def _open_turn(self, store: Store, session_id: SessionId) -> TurnRecord | None:
         return next((turn for turn in store.open_turns(session_id) if self._engine.is_running(store, turn)), None)
 
-    def _listed(self, store: Store, session_id: SessionId, *, damaged: bool, snippet: str | None) -> SessionInfo | None:
+    def _listed(
+        self, store: Store, session_id: SessionId, *, damaged: bool, snippet: str | None
+    ) -> ListedSession | None:
         try:
             meta = store.find_session(session_id)
         except SessionDamaged:
             meta, damaged = store.unreadable_session(session_id), True
-        return self._info(store, meta, damaged=damaged, snippet=snippet) if meta else None
+        if meta is None:
+            return None
+        return ListedSession(**dict(self._info(store, meta, damaged=damaged)), snippet=snippet)
 
-    def _info(
-        self, store: Store, meta: SessionMeta, *, damaged: bool = False, snippet: str | None = None
-    ) -> SessionInfo:
+    def _info(self, store: Store, meta: SessionMeta, *, damaged: bool = False) -> SessionInfo:
         turn = self._open_turn(store, meta.session_id)
         return SessionInfo(
             session_id=meta.session_id,
@@ -583,7 +586,6 @@ class Service:
             usage=meta.usage,
             open_turn=OpenTurn(turn_id=turn.turn_id, status="working") if turn else None,
             transcript=transcript_uri(meta.session_id),
-            snippet=snippet,
         )
 
 

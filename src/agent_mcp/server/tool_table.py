@@ -128,6 +128,8 @@ def _suggest(name: str, known: Mapping[str, object] | list[str]) -> str:
 def _published(schema: Mapping[str, Any], *, absent_null: bool) -> dict[str, Any]:
     """The schema as it is sent: without generated titles; arguments that may be absent without their null.
 
+    What a result leaves to its default says nothing to a reader, for results are sent whole.
+
     A null is taken for absent all the same: not to offer it saves every client tokens, and spares those whose models
     know no unions.
     """
@@ -141,7 +143,7 @@ def _published(schema: Mapping[str, Any], *, absent_null: bool) -> dict[str, Any
         kept = {
             key: clean(value, names=key in ("properties", "$defs"))
             for key, value in items.items()
-            if names or not (key == "title" or (key == "default" and value is None))
+            if names or not (key == "title" or (key == "default" and (value is None or not absent_null)))
         }
         options = kept.get("anyOf")
         if isinstance(options, list):
