@@ -297,16 +297,12 @@ class Service:
         history = store.history(self._session(store, session_id))
         total = history.count()
         end = total if before is None else min(before, total)
-        size = min(_page_size(limit), end)
-        messages = (
-            transcripts.newest(
-                lambda offset, count: history.read(offset=offset, limit=count),
-                before=end,
-                max_bytes=transcripts.MAX_BYTES,
-                size=lambda message: len(message.model_dump_json()),
-            )[-size:]
-            if size
-            else []
+        messages = transcripts.newest(
+            lambda offset, count: history.read(offset=offset, limit=count),
+            before=end,
+            since=max(0, end - _page_size(limit)),
+            max_bytes=transcripts.MAX_BYTES,
+            size=lambda message: len(message.model_dump_json().encode()),
         )
         first = messages[0].index if messages else 0
         return TranscriptPage(session_id=session_id, messages=tuple(messages), total=total, before=first or None)
