@@ -277,7 +277,7 @@ class Service:
             agent_id=agent_id,
             actor_id=actor_id,
             status=status,
-            query=query,
+            query=query if query and query.strip() else None,
             after=(int(position[0]), str(position[1])) if position else None,
         )
         shown = rows[:size]
