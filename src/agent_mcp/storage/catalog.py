@@ -130,10 +130,10 @@ class Catalog:
         rows = [(turn_id,) for turn_id in turn_ids]
         self._write(lambda db: db.executemany("DELETE FROM turns WHERE turn_id = ?", rows))
 
-    def known(self, session_id: SessionId) -> tuple[str, int] | None:
-        """The stamp and the number of messages with which a session was put, None if it wasn't."""
-        rows = self._read("SELECT stamp, messages FROM sessions WHERE session_id = ?", (session_id,))
-        return (str(rows[0][0]), int(rows[0][1])) if rows else None
+    def known(self, session_id: SessionId) -> tuple[str, int, bool]:
+        """The stamp and the number of messages with which a session was put, and whether it was damaged then."""
+        rows = self._read("SELECT stamp, messages, damaged FROM sessions WHERE session_id = ?", (session_id,))
+        return (str(rows[0][0]), int(rows[0][1]), bool(rows[0][2])) if rows else ("", 0, False)
 
     def turns(self, session_id: SessionId, *, only_open: bool = False) -> list[TurnId]:
         """A session's turns, the latest first."""

@@ -62,11 +62,11 @@ class FencedSessionManager(FileSessionManager):
         self, session_id: str, agent_id: str, limit: int | None = None, offset: int = 0, **kwargs: Any
     ) -> list[SessionMessage]:
         """As Strands', five times as fast: that one inspects the signature of a class for every message."""
-        layout = Layout(Path(self.storage_dir))
-        names = os.listdir(layout.messages(SessionId(session_id), AgentId(agent_id)))
+        directory = Layout(Path(self.storage_dir)).messages(SessionId(session_id), AgentId(agent_id))
+        names = os.listdir(directory)
         indices = sorted(index for name in names if (index := message_index(name)) is not None)
         wanted = indices[offset : None if limit is None else offset + limit]
-        return [read_message(layout.message(SessionId(session_id), AgentId(agent_id), index)) for index in wanted]
+        return [read_message(directory / f"message_{index}.json") for index in wanted]
 
     def _check(self) -> None:
         if self._closed:

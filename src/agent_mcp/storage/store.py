@@ -1,5 +1,6 @@
 """The store of one subject: agents, sessions and turns in its directory, with an index over them."""
 
+import hashlib
 import logging
 import os
 import secrets
@@ -203,22 +204,35 @@ class Store:
         with storage_errors(self.root):
             return self._catalog.search(session_id, query, limit=limit)
 
-    def refresh(self, session_id: SessionId) -> None:
-        """Brings the index up to date with one session's directory, whoever wrote there."""
+    def refresh(self, session_id: SessionId) -> bool:
+        """Brings the index up to date with a session's directory, whoever wrote there; returns whether that is damaged.
+
+        A session whose directory is gone leaves the index.
+        """
+        if not self._sessions.is_there(session_id):
+            self._catalog.remove_session(session_id)
+            return False
         stamp = self._stamp(session_id)
-        if (self._catalog.known(session_id) or ("", 0))[0] == stamp:
-            return
+        known, _, damaged = self._catalog.known(session_id)
+        if known == stamp:
+            return damaged
         try:
             meta = self._sessions.find(session_id)
+            messages = self.history(meta).read() if meta is not None else []
         except SessionDamaged:
-            self._catalog.put_session(self.unreadable_session(session_id), stamp=stamp, damaged=True)
-            return
+            self._catalog.put_session(self._damaged_meta(session_id), stamp=stamp, damaged=True)
+            return True
         if meta is not None:
-            self._put_whole(meta, stamp)
+            self._catalog.put_session(meta, stamp=stamp, messages=messages)
+        return False
 
-    def _fill(self, catalog: Catalog) -> None:
+    def refresh_all(self) -> None:
+        """Brings the index up to date with all sessions."""
         for session_id in self._sessions.ids():
             self.refresh(session_id)
+
+    def _fill(self, catalog: Catalog) -> None:
+        self.refresh_all()
         for turn_id in self._turns.ids():
             record = self._turns.find(turn_id)
             if record is not None:
@@ -232,21 +246,25 @@ class Store:
         history = self.history(meta)
         try:
             count = history.count()
-            known = min((self._catalog.known(meta.session_id) or ("", 0))[1], count)
+            known = min(self._catalog.known(meta.session_id)[1], count)
             self._catalog.put_session(meta, stamp=stamp, messages=history.read(offset=known), known=known)
         except SessionDamaged:
             self._catalog.put_session(meta, stamp=stamp, damaged=True)
 
-    def _put_whole(self, meta: SessionMeta, stamp: str) -> None:
+    def _damaged_meta(self, session_id: SessionId) -> SessionMeta:
         try:
-            self._catalog.put_session(meta, stamp=stamp, messages=self.history(meta).read())
+            return self._sessions.find(session_id) or self.unreadable_session(session_id)
         except SessionDamaged:
-            self._catalog.put_session(meta, stamp=stamp, damaged=True)
+            return self.unreadable_session(session_id)
 
     def _stamp(self, session_id: SessionId) -> str:
-        directory = self._layout.session(session_id)
-        paths = [directory / "metadata.json", *sorted(directory.glob("agents/*/messages"))]
-        return ":".join(str(path.stat().st_mtime_ns) for path in paths if path.exists())
+        """Changes with every file of the session: names, sizes and times."""
+        digest = hashlib.sha256()
+        for directory, _, files in sorted(os.walk(self._layout.session(session_id))):
+            for name in sorted(files):
+                status = os.lstat(os.path.join(directory, name))
+                digest.update(f"{directory}/{name}:{status.st_size}:{status.st_mtime_ns}\n".encode(errors="replace"))
+        return digest.hexdigest()[:32]
 
     def unreadable_session(self, session_id: SessionId) -> SessionMeta:
         """A stand-in for the metadata of a damaged session, so that it can be listed."""
