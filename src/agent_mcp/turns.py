@@ -240,7 +240,8 @@ class Watching:
         while self._record.is_open:
             if not await asyncio.to_thread(self._engine.is_running, self._store, self._record):
                 self._record = await self._engine.recover(self._store, self._record)
-                return
+                if not self._record.is_open:
+                    return
             if clock() - start >= wait:
                 return
             if clock() - said >= beat:
@@ -442,11 +443,16 @@ class TurnEngine:
         return _Outcome(status="completed", stop_reason=reason, response=text)
 
     async def _recover(self, store: Store, record: TurnRecord) -> TurnRecord:
+        current = await self._loop.in_thread(store.find_turn, record.turn_id)
+        if current is None or not current.is_open:
+            return current or record
+        if current.first_message is None:  # It never came to its session, whoever uses that now.
+            return await self._loop.in_thread(recover, store, current)
         lock = store.session_lock(record.session_id)
         try:
             await lock.acquire(timeout=0.5)
         except TimeoutError:
-            return await self._loop.in_thread(store.find_turn, record.turn_id) or record
+            return current
         try:
             current = await self._loop.in_thread(store.find_turn, record.turn_id)
             if current is None or not current.is_open:
