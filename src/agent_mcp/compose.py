@@ -11,6 +11,7 @@ from agent_mcp.models import ModelRef, Models
 from agent_mcp.service import Service
 from agent_mcp.storage.history import History
 from agent_mcp.storage.store import Store
+from agent_mcp.strands_import import import_strands
 from agent_mcp.toolbox import Toolbox
 from agent_mcp.turns import Limits, TurnEngine
 
@@ -27,6 +28,7 @@ def build_service(settings: Settings, environ: Mapping[str, str]) -> Service:
 
     def build(spec: AgentSpec, model: ModelRef, history: History, store: Store) -> SessionAgent:
         # Strands takes half a second to import: nobody waits for it before the first turn.
+        import_strands()
         from agent_mcp.agents import AgentFactory
 
         return AgentFactory(models=models, toolbox=toolbox).build(
@@ -39,6 +41,7 @@ def build_service(settings: Settings, environ: Mapping[str, str]) -> Service:
 
 def warm_up() -> None:
     """Imports what the first turn needs, so that it does not wait for it. Takes half a second: run it in a thread."""
+    import_strands()
     import agent_mcp.agents  # noqa: F401  # pyright: ignore[reportUnusedImport] imported for its time
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from agent_mcp.errors import ToolNotAllowed
+from agent_mcp.strands_import import import_strands
 
 if TYPE_CHECKING:
     from strands.types.tools import AgentTool
@@ -70,6 +71,7 @@ class Toolbox:
         return self._operator
 
     def _import(self, module: str) -> dict[str, AgentTool]:
+        import_strands()
         from strands.types.tools import AgentTool
 
         from agent_mcp.contained import ContainedTool

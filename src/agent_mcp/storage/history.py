@@ -13,6 +13,7 @@ from agent_mcp.domain import AgentId, Message, SessionId, Timestamp, ToolCall
 from agent_mcp.errors import SessionDamaged
 from agent_mcp.storage import durable
 from agent_mcp.storage.layout import Layout, message_index
+from agent_mcp.strands_import import import_strands
 
 if TYPE_CHECKING:
     # Importing Strands takes half a second: only calls that need it pay.
@@ -46,6 +47,7 @@ class History:
 
     def manager(self) -> FencedSessionManager:
         """Strands' session manager for this session; raises SessionDamaged where it would fail or overwrite."""
+        import_strands()
         from agent_mcp.storage.fenced import FencedSessionManager
 
         session_file = self._layout.session(self.session_id) / "session.json"
@@ -86,6 +88,7 @@ class History:
 
     def append(self, role: Literal["user", "assistant"], content: list[ContentBlock]) -> None:
         """Adds a message through Strands' own repository."""
+        import_strands()
         from strands.types.session import SessionMessage
 
         message: StrandsMessage = {"role": role, "content": content}
@@ -157,6 +160,7 @@ class History:
         return cast("dict[str, Any]", value)
 
     def _load(self, index: int) -> SessionMessage:
+        import_strands()
         from strands.types.session import SessionMessage
 
         path = self._message(index)

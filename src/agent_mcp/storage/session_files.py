@@ -13,6 +13,7 @@ from agent_mcp.errors import InvalidArgument, SessionExists
 from agent_mcp.storage import durable
 from agent_mcp.storage.history import History, damaged
 from agent_mcp.storage.layout import NEW_PREFIX, SESSION_PREFIX, Layout
+from agent_mcp.strands_import import import_strands
 
 
 class SessionFiles:
@@ -40,6 +41,7 @@ class SessionFiles:
         It is made beside its place and renamed into it, so that of several who try one succeeds, and a crash leaves
         nothing that looks like a session.
         """
+        import_strands()
         from strands.session.file_session_manager import FileSessionManager
 
         place = self._layout.session(meta.session_id)
