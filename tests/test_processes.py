@@ -24,15 +24,28 @@ from engine import (
 
 
 async def test_two_processes_take_turns_in_one_session(data_dir: Path, era: str) -> None:
-    with BedrockServer(lambda received: say(f"Reply to {received.last_text}")) as model:
+    gate = Gate()
+
+    def script(received: Received) -> Reply:
+        held = [] if received.last_text == "Warm up" else [gate]
+        return Answer([Text(f"Reply to {received.last_text}")], before=held)
+
+    with BedrockServer(script) as model:
         env = bedrock_env(model)
         async with serving(data_dir, env=env, mode=era) as one, serving(data_dir, env=env, mode=era) as two:
+            await asyncio.gather(one.ask("Warm up"), two.ask("Warm up"))
             session = await one.start_session("shared")
-            asks = [(server, f"{name} {n}") for server, name in ((one, "One"), (two, "Two")) for n in range(4)]
-            replies = await asyncio.gather(*(server.ask(prompt, session_id=session) for server, prompt in asks))
+            asks = [(server, f"{name} {n}") for n in range(4) for server, name in ((one, "One"), (two, "Two"))]
+            # All are in their queues before the first one is answered.
+            turns = [await server.ask(prompt, session_id=session, wait_seconds=0) for server, prompt in asks]
+            await reached(gate)
+            gate.release()
+            replies = await asyncio.gather(
+                *(server.call("get_reply", turn_id=t["turn_id"]) for (server, _), t in zip(asks, turns, strict=True))
+            )
             transcript = await two.call("read_transcript", session_id=session)
         assert model.violations == []
-        seen = model.requests
+        seen = model.requests[2:]
     assert [reply["response"] for reply in replies] == [f"Reply to {prompt}" for _, prompt in asks]
     order = [received.last_text for received in seen]
     for name in ("One", "Two"):
