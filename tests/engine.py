@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,7 +130,7 @@ class Served:
     """A client of a server process of its own."""
 
     client: Client
-    pid: int
+    _pid_file: Path
 
     async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
         """Calls a tool that must succeed, and returns its structured result."""
@@ -163,8 +163,8 @@ class Served:
         return turn
 
     def kill(self) -> None:
-        """Ends the server without a chance to clean up."""
-        os.kill(self.pid, signal.SIGKILL)
+        """Ends the server without a chance to clean up. It must have answered once."""
+        os.kill(int(self._pid_file.read_text()), signal.SIGKILL)
 
 
 def record_of(data_dir: Path, turn_id: str) -> dict[str, Any]:
@@ -184,10 +184,10 @@ async def serving(
         env=server_environment(data_dir, env),
     )
     async with Client(server, mode=mode, read_timeout_seconds=60) as client:
-        yield Served(client, int(pid_file.read_text()))
+        yield Served(client, pid_file)
 
 
-async def cancelled_by_client(request: Callable[[], Awaitable[object]], when: Awaitable[object]) -> None:
+async def cancelled_by_client(request: Callable[[], Coroutine[Any, Any, object]], when: Awaitable[object]) -> None:
     """Makes a request, and once `when` is done cancels it as a client does: by leaving it."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(request)

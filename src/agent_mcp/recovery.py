@@ -57,7 +57,7 @@ def recover(store: Store, record: TurnRecord) -> TurnRecord:
         ended = interrupted(record, kept=False)
     else:
         history = store.history(meta)
-        finished = not settle(history, saved=record.conversation)
+        finished = not settle(history, partial=store.find_partial(record.turn_id), saved=record.conversation)
         said = history.read(offset=min(record.first_message, history.count()))
         if said and finished:
             history.make_durable(since=record.first_message)

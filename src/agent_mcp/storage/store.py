@@ -131,6 +131,15 @@ class Store:
         """Whether the turn is open and the process that has it lives."""
         return self._turns.is_running(record)
 
+    def save_partial(self, turn_id: TurnId, text: str) -> None:
+        """Keeps what the model has written of an incomplete message, for the case that this process dies."""
+        with storage_errors(self.root):
+            self._turns.write_partial(turn_id, text)
+
+    def find_partial(self, turn_id: TurnId) -> str:
+        with storage_errors(self.root):
+            return self._turns.partial(turn_id)
+
     def ask_cancel(self, turn_id: TurnId) -> None:
         """Asks whichever process runs the turn to cancel it."""
         with storage_errors(self.root):
