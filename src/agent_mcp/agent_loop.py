@@ -1,14 +1,20 @@
 """The loop on which agents run: a thread of its own, so that the protocol stays awake whatever an agent does."""
 
 import asyncio
+import functools
+import logging
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _THREADS = 64  # a synchronous tool, or a stream of a client without asyncio, holds one while it runs
+_OWN_THREADS = 32  # for the engine's own work, which is short
 
 
 class AgentLoop:
@@ -17,8 +23,10 @@ class AgentLoop:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(ThreadPoolExecutor(_THREADS, "agents"))
-        self._thread = threading.Thread(target=self._loop.run_forever, name="agents", daemon=True)
+        self._own = ThreadPoolExecutor(_OWN_THREADS, "turns")
+        self._thread = threading.Thread(target=self._run, name="agents", daemon=True)
         self._start = threading.Lock()
+        self._stopped = threading.Event()
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself holds tasks weakly
 
     def call(self, function: Callable[[], object]) -> None:
@@ -50,11 +58,31 @@ class AgentLoop:
         self.call(start)
         return future
 
+    def time(self) -> float:
+        """The loop's clock, in seconds."""
+        return self._loop.time()
+
+    async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `asyncio.to_thread`, in threads that no tool and no stream can hold: asks are taken, and turns end, also
+        while all others are held. To be awaited on the loop."""
+        return await self._loop.run_in_executor(self._own, functools.partial(function, *args, **kwargs))
+
+    def _run(self) -> None:
+        """Runs the loop until it is stopped. SystemExit in a callback would end it, and every turn would hang for ever."""
+        while not self._stopped.is_set():
+            try:
+                self._loop.run_forever()
+            except SystemExit:
+                logger.exception("something on the agents' loop called for the end of the process")
+
     def stop(self) -> None:
         """Ends the loop. What still runs on it is left where it is."""
+        self._stopped.set()
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(timeout=5)
+        if not self._thread.is_alive():
+            self._loop.close()
 
 
 def _settle(future: "Future[T]", *, result: Any = None, error: BaseException | None = None) -> None:

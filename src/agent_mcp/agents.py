@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from strands import Agent, ModelRetryStrategy
 from strands.types.exceptions import SessionException
 
+from agent_mcp.approvals import Approvals
 from agent_mcp.context import SummarizingWindow, budget_of
 from agent_mcp.domain import AgentSpec
 from agent_mcp.models import ModelRef, Models
 from agent_mcp.storage.fenced import FencedSessionManager
 from agent_mcp.storage.history import UNREADABLE, History
-from agent_mcp.toolbox import Search, Toolbox
+from agent_mcp.token_limit import TokenLimit
+from agent_mcp.toolbox import Bench, Toolbox
+from agent_mcp.workspace import Workspace
 
 _RETRIES = 5
 _FIRST_DELAY_SECONDS = 1
@@ -20,11 +23,12 @@ _FIRST_DELAY_SECONDS = 1
 
 @dataclass(frozen=True, kw_only=True)
 class SessionAgent:
-    """A Strands agent with a session's history, and the window that decides what its model sees of that."""
+    """A Strands agent with a session's history, and what was put around it for one turn."""
 
     agent: Agent
     window: SummarizingWindow
     manager: FencedSessionManager
+    tokens: TokenLimit
 
 
 class AgentFactory:
@@ -34,14 +38,18 @@ class AgentFactory:
         self._models = models
         self._toolbox = toolbox
 
-    def build(self, spec: AgentSpec, *, model: ModelRef, history: History, search: Search) -> SessionAgent:
+    def build(
+        self, spec: AgentSpec, *, model: ModelRef, history: History, bench: Bench, tokens: TokenLimit
+    ) -> SessionAgent:
         """An agent that remembers what `history` holds. Blocking; the session exists and its turn lock is held.
 
         Raises SessionDamaged where Strands can't restore the history.
         """
         built = self._models.build(model)
         window = SummarizingWindow(budget=budget_of(built.context_window_limit))
-        tools = self._toolbox.build(spec.tools, search=search)
+        tools = self._toolbox.build(spec.tools, bench)
+        approvals = Approvals(self._toolbox.needs_approval(), may_interrupt=bench.may_interrupt)
+        runs_code = self._toolbox.needs_sandbox(spec.tools)
         manager = history.manager()
         try:
             agent = Agent(
@@ -53,9 +61,11 @@ class AgentFactory:
                 description=spec.description or None,
                 session_manager=manager,
                 conversation_manager=window,
+                hooks=[approvals, tokens],
+                sandbox=Workspace(bench.workspace()) if runs_code else None,
                 retry_strategy=ModelRetryStrategy(max_attempts=1 + _RETRIES, initial_delay=_FIRST_DELAY_SECONDS),
                 callback_handler=None,  # Strands' default prints to stdout, which on stdio is the protocol's.
             )
         except (SessionException, *UNREADABLE) as error:
             raise history.find_damage() or error from error
-        return SessionAgent(agent=agent, window=window, manager=manager)
+        return SessionAgent(agent=agent, window=window, manager=manager, tokens=tokens)

@@ -20,7 +20,8 @@ from agent_mcp.config import PREFIX, Settings
 from agent_mcp.domain import LOCAL_SUBJECT, Caller, parse_actor_id, parse_agent_id, parse_session_id
 from agent_mcp.errors import AgentMcpError
 from agent_mcp.events import Retrying, TextWritten, ToolStarted
-from agent_mcp.service import Prompt, Service
+from agent_mcp.service import Service
+from agent_mcp.service.turn_cases import Prompt
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -142,7 +143,7 @@ def ask(
 
 
 async def _ask(service: Service, prompt: Prompt, *, as_json: bool) -> None:
-    following = await service.ask(Caller(subject=LOCAL_SUBJECT), prompt)
+    following = (await service.turns.ask(Caller(subject=LOCAL_SUBJECT), prompt)).followed
     written = ""
     async for event in following.events(wait=service.settings.turn_timeout + 60, pace=0.02):
         match event:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from agent_mcp.config import Settings
-from agent_mcp.domain import AgentSpec, SessionId
-from agent_mcp.models import ModelRef, Models
+from agent_mcp.domain import AgentId, SessionId
+from agent_mcp.models import Models
 from agent_mcp.service import Service
-from agent_mcp.storage.history import History
 from agent_mcp.storage.store import Store
-from agent_mcp.toolbox import Toolbox
+from agent_mcp.toolbox import Bench, Toolbox
+from agent_mcp.turn_steps import Admitted
 from agent_mcp.turns import Limits, TurnEngine
 
 if TYPE_CHECKING:
@@ -23,18 +23,39 @@ _HITS = 8
 def build_service(settings: Settings, environ: Mapping[str, str]) -> Service:
     """A service over `settings.data_dir`; `environ` is where model providers' credentials are looked for."""
     models = Models(default=settings.model, environ=environ)
-    toolbox = Toolbox(modules=settings.tools)
+    toolbox = Toolbox(modules=settings.tools, allowed=settings.allow_tools, unapproved=settings.approve)
 
-    def build(spec: AgentSpec, model: ModelRef, history: History, store: Store) -> SessionAgent:
+    def build(admitted: Admitted) -> SessionAgent:
         # Strands takes half a second to import: nobody waits for it before the first turn.
         from agent_mcp.agents import AgentFactory
+        from agent_mcp.token_limit import TokenLimit
 
+        store, session_id = admitted.store, admitted.record.session_id
+        tokens = TokenLimit(admitted.token_limit)
+
+        async def ask(agent_id: AgentId, prompt: str) -> str:
+            answer = await service.turns.delegate(admitted, agent_id, prompt, token_limit=tokens.left)
+            tokens.spend(answer.usage)
+            return answer.text
+
+        bench = Bench(
+            search=lambda query: _search(store, session_id, query),
+            ask=ask,
+            describe=lambda agent_id: service.turns.describe(admitted.caller, agent_id),
+            workspace=lambda: str(store.workspace(session_id)),
+            may_interrupt=admitted.depth == 0,
+        )
         return AgentFactory(models=models, toolbox=toolbox).build(
-            spec, model=model, history=history, search=lambda query: _search(store, history.session_id, query)
+            admitted.spec,
+            model=admitted.model,
+            history=store.history_of(admitted.record),
+            bench=bench,
+            tokens=tokens,
         )
 
     engine = TurnEngine(build=build, limits=Limits(seconds=settings.turn_timeout, calls=settings.max_calls))
-    return Service(settings=settings, models=models, toolbox=toolbox, engine=engine)
+    service = Service(settings=settings, models=models, toolbox=toolbox, engine=engine)
+    return service
 
 
 def warm_up() -> None:

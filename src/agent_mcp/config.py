@@ -31,9 +31,25 @@ class Settings(BaseModel):
     turn_timeout: float = Field(default=900, gt=0, description="Seconds that one turn may take.")
     max_calls: int = Field(default=50, ge=1, description="Model calls that one turn may make.")
     tools: tuple[str, ...] = Field(default=(), description="Python modules with @tool functions, comma-separated.")
+    turn_tokens: int = Field(default=0, ge=0, description="Tokens that one turn may use; 0 = no limit.")
+    session_tokens: int = Field(default=0, ge=0, description="Tokens that one session may use; 0 = no limit.")
+    allow_tools: tuple[str, ...] = Field(default=(), description="Tools beyond the safe ones, comma-separated: shell.")
+    approve: tuple[str, ...] = Field(
+        default=("ask",), description="ask: a person approves each use of an allowed tool; or tools that need none."
+    )
+    agents_path: tuple[Path, ...] = Field(
+        default=(), description=f"More directories of agent files, read only, separated by {os.pathsep!r}."
+    )
     fsync: bool = Field(default=True, description="on: a reply waits until it is safe on disk.")
 
-    @field_validator("tools", mode="before")
+    @field_validator("agents_path", mode="before")
+    @classmethod
+    def _split_paths(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(os.path.abspath(os.path.expanduser(p)) for p in value.split(os.pathsep) if p.strip())
+        return value
+
+    @field_validator("tools", "allow_tools", "approve", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

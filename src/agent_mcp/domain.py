@@ -1,5 +1,6 @@
 """The nouns: ids, callers, agents, sessions, turns and replies. Facts without behaviour, parsed once at the edge."""
 
+import hashlib
 import re
 import secrets
 import unicodedata
@@ -21,6 +22,8 @@ T = TypeVar("T")
 
 DEFAULT_ACTOR = ActorId("local")
 MAX_PROMPT_BYTES = 1024 * 1024
+DECISION_TIME = timedelta(days=7)
+"""How long a turn waits for a person before it counts as refused."""
 
 _AGENT_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _SESSION_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
@@ -85,6 +88,12 @@ def new_session_id() -> SessionId:
 
 def new_turn_id() -> TurnId:
     return TurnId(f"t-{secrets.token_hex(16)}")
+
+
+def keyed_turn_id(key: str, *, subject: str, actor_id: ActorId) -> TurnId:
+    """The id of the turn that an idempotency key of an actor stands for: the same key, the same turn."""
+    digest = hashlib.sha256("\0".join((subject, actor_id, key)).encode())
+    return TurnId(f"t-{digest.hexdigest()[:32]}")
 
 
 def slug(name: str) -> AgentId:
@@ -169,12 +178,17 @@ class AgentSpec(Fact):
 
 
 SessionStatus = Literal["active", "expired", "damaged"]
-TurnStatus = Literal["queued", "working", "completed", "cancelled", "failed"]
-ReplyStatus = Literal["completed", "working", "cancelled"]
+TurnStatus = Literal["queued", "working", "input_required", "completed", "cancelled", "failed"]
+ReplyStatus = Literal["completed", "working", "input_required", "cancelled"]
 
 
 class SessionMeta(Fact):
-    """What `metadata.json` keeps of a session beside the conversation. `turns` and `usage` can be counted again."""
+    """What `metadata.json` keeps of a session beside the conversation.
+
+    `turns` and `usage` can be counted again. `revived_at` is when its life was last set anew, `token_budget` a ceiling
+    for all its turns (0 = none), `continued_from` the session whose history it began with, `delegates` the sessions in
+    which its agent asks others.
+    """
 
     session_id: SessionId
     agent_id: AgentId
@@ -187,11 +201,17 @@ class SessionMeta(Fact):
     turns: int = 0
     usage: Usage = Usage()
     model: str | None = None
+    revived_at: Timestamp | None = None
+    token_budget: int = 0
+    continued_from: SessionId | None = None
+    delegates: dict[AgentId, SessionId] = {}
 
     @property
     def expires_at(self) -> datetime | None:
         """When the session expires if nothing more is asked; None = never."""
-        return self.last_active_at + timedelta(seconds=self.ttl_seconds) if self.ttl_seconds else None
+        if not self.ttl_seconds:
+            return None
+        return max(self.last_active_at, self.revived_at or self.last_active_at) + timedelta(seconds=self.ttl_seconds)
 
 
 class OpenTurn(Fact):
@@ -213,6 +233,8 @@ class SessionInfo(Fact):
     expires_at: Timestamp | None
     turns: int
     usage: Usage
+    token_budget: int = 0
+    continued_from: SessionId | None = None
     open_turn: OpenTurn | None = None
     transcript: str
     snippet: str | None = None
@@ -243,12 +265,22 @@ class Failure(Fact):
     message: str
 
 
+class PendingInput(Fact):
+    """Something that a turn waits for: the answer to the agent's question, or a person's yes to the use of a tool."""
+
+    interrupt_id: str
+    kind: Literal["question", "approval"]
+    text: str
+    response: str | None = None
+
+
 class TurnRecord(Fact):
     """One turn as `turns/<turn_id>.json` keeps it.
 
     `first_message` is the number of messages in the session when the turn began, `conversation` Strands' conversation
     manager's state at that moment: both are what a withdrawn turn goes back to. `process` names the server that runs
-    it; whether that one lives is told by a lock.
+    it; whether that one lives is told by a lock. `tool_calls` are by the model's id of the use. `fingerprint` is of the
+    request, where it came with an idempotency key.
     """
 
     turn_id: TurnId
@@ -268,13 +300,44 @@ class TurnRecord(Fact):
     stop_reason: str | None = None
     usage: Usage = Usage()
     session_usage: Usage = Usage()
-    tool_calls: tuple[ToolCall, ...] = ()
+    tool_calls: dict[str, ToolCall] = {}
     expires_at: Timestamp | None = None
     failure: Failure | None = None
+    pending: tuple[PendingInput, ...] = ()
+    pending_since: Timestamp | None = None
+    worked_seconds: float = 0
+    model_calls: int = 0
+    fingerprint: str | None = None
 
     @property
     def is_open(self) -> bool:
+        """Whether a process has it in hand."""
         return self.status in ("queued", "working")
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether it waits for somebody's input. After 7 days without any it counts as refused."""
+        return self.status == "input_required"
+
+    @property
+    def is_overdue(self) -> bool:
+        return self.is_pending and self.pending_since is not None and now() - self.pending_since > DECISION_TIME
+
+    @property
+    def question(self) -> PendingInput | None:
+        """What is wanted next."""
+        return next((item for item in self.pending if item.response is None), None) if self.is_pending else None
+
+    @property
+    def wanted(self) -> str | None:
+        """What is wanted next, in words for whoever can give it."""
+        question = self.question
+        if question is None or question.kind == "question":
+            return question.text if question else None
+        return (
+            f"The agent {self.agent_id} wants to use the tool {question.text}. A person must allow it with "
+            f"`agent-mcp turns approve {self.turn_id}`, or refuse it with `agent-mcp turns deny {self.turn_id}`."
+        )
 
 
 class Reply(Fact):
@@ -291,6 +354,7 @@ class Reply(Fact):
     session_usage: Usage
     model: str | None
     tool_calls: tuple[ToolCall, ...]
+    question: str | None
     new_session: bool
     expires_at: Timestamp | None
     transcript: str
@@ -302,7 +366,11 @@ def transcript_uri(session_id: SessionId) -> str:
 
 def reply_of(record: TurnRecord, *, text_so_far: str = "") -> Reply:
     """The reply that a record gives; `text_so_far` is what a turn that still works has written."""
-    status: Mapping[TurnStatus, ReplyStatus] = {"completed": "completed", "cancelled": "cancelled"}
+    status: Mapping[TurnStatus, ReplyStatus] = {
+        "completed": "completed",
+        "cancelled": "cancelled",
+        "input_required": "input_required",
+    }
     return Reply(
         session_id=record.session_id,
         agent_id=record.agent_id,
@@ -314,7 +382,8 @@ def reply_of(record: TurnRecord, *, text_so_far: str = "") -> Reply:
         usage=record.usage,
         session_usage=record.session_usage,
         model=record.model,
-        tool_calls=record.tool_calls,
+        tool_calls=tuple(record.tool_calls.values()),
+        question=record.wanted,
         new_session=record.new_session,
         expires_at=record.expires_at,
         transcript=transcript_uri(record.session_id),

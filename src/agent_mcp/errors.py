@@ -30,6 +30,16 @@ class ToolNotAllowed(AgentMcpError):
     http_status = 422
 
 
+class TurnConflict(AgentMcpError):
+    code = "turn_conflict"
+    http_status = 422
+
+
+class Forbidden(AgentMcpError):
+    code = "forbidden"
+    http_status = 403
+
+
 class TooLarge(AgentMcpError):
     code = "too_large"
     http_status = 413
@@ -72,6 +82,16 @@ class ActorMismatch(AgentMcpError):
 
 class SessionBusy(AgentMcpError):
     code = "session_busy"
+    http_status = 409
+
+
+class TurnPending(AgentMcpError):
+    code = "turn_pending"
+    http_status = 409
+
+
+class BudgetExhausted(AgentMcpError):
+    code = "budget_exhausted"
     http_status = 409
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent_mcp.errors import InvalidArgument, NoModel
+from agent_mcp.late import load_strands
 
 if TYPE_CHECKING:
     import boto3
@@ -121,12 +122,14 @@ def _aws_session() -> boto3.Session:
 
 
 def _bedrock(model_id: str) -> Model:
-    from strands.models.bedrock import BedrockModel
+    load_strands()
+    from agent_mcp.bedrock import WholeBedrockModel
 
-    return BedrockModel(model_id=model_id, boto_session=_aws_session())
+    return WholeBedrockModel(model_id=model_id, boto_session=_aws_session())
 
 
 def _offline(model_id: str) -> Model:
+    load_strands()
     from agent_mcp.offline import OfflineModel
 
     try:

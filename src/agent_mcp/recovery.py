@@ -2,7 +2,7 @@
 
 import logging
 
-from agent_mcp.domain import Failure, TurnRecord, now
+from agent_mcp.domain import Failure, SessionMeta, TurnRecord, now
 from agent_mcp.errors import TurnInterrupted
 from agent_mcp.settle import settle
 from agent_mcp.storage.store import Store
@@ -22,6 +22,30 @@ def interrupted(record: TurnRecord, *, kept: bool) -> TurnRecord:
     return record.model_copy(update={"status": "failed", "ended_at": now(), "failure": failure})
 
 
+def _counted(meta: SessionMeta) -> SessionMeta:
+    return meta.model_copy(update={"turns": meta.turns + 1, "last_active_at": now()})
+
+
+def refuse_pending(store: Store, record: TurnRecord, *, note: str) -> TurnRecord:
+    """Ends a turn that waits for somebody's input: what was asked for is refused, the history closed with `note`.
+
+    Blocking; the session's turn lock must be held.
+    """
+    meta = store.find_session(record.session_id)
+    response = ""
+    if meta is not None:
+        history = store.history(meta)
+        settle(history, note=note, saved=record.conversation)
+        history.make_durable(since=record.first_message or 0)
+        said = history.read(offset=min(record.first_message or 0, history.count()))
+        response = said[-1].text if said else ""
+        store.change_session(record.session_id, _counted, sync=False)
+    update = {"status": "cancelled", "stop_reason": "cancelled", "ended_at": now(), "response": response}
+    ended = record.model_copy(update=update)
+    store.save_turn(ended, sync=True)
+    return ended
+
+
 def recover(store: Store, record: TurnRecord) -> TurnRecord:
     """Ends an open turn of a dead process, and settles its session. Blocking; its turn lock must be held.
 
@@ -33,9 +57,9 @@ def recover(store: Store, record: TurnRecord) -> TurnRecord:
         ended = interrupted(record, kept=False)
     else:
         history = store.history(meta)
-        changed = settle(history, saved=record.conversation)
+        finished = not settle(history, saved=record.conversation)
         said = history.read(offset=min(record.first_message, history.count()))
-        if said and not changed:
+        if said and finished:
             history.make_durable(since=record.first_message)
             ended = record.model_copy(
                 update={
@@ -48,7 +72,7 @@ def recover(store: Store, record: TurnRecord) -> TurnRecord:
         else:
             ended = interrupted(record, kept=bool(said))
         if said:
-            store.save_session(meta.model_copy(update={"turns": meta.turns + 1, "last_active_at": now()}), sync=False)
+            store.change_session(record.session_id, _counted, sync=False)
     logger.info("turn %s of a process that died is %s", record.turn_id, ended.status)
     store.save_turn(ended, sync=True)
     return ended

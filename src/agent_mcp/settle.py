@@ -37,6 +37,9 @@ def settle(
         else:
             history.drop_last()
         changed = True
+    if history.is_interrupted():
+        history.clear_interrupts()
+        changed = True
     return _restore_conversation(history, saved) or changed
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import threading
 from collections.abc import Callable
 from importlib.metadata import version
@@ -9,9 +11,12 @@ from typing import Any
 
 from mcp.server import Server, ServerRequestContext
 from mcp.server.context import CallNext, HandlerResult
+from mcp.server.request_state import AESGCMRequestStateCodec, RequestStateBoundary, RequestStateSecurity
 from mcp_types import (
     CallToolRequestParams,
     CallToolResult,
+    ElicitResult,
+    InputRequiredResult,
     ListResourcesResult,
     ListResourceTemplatesResult,
     ListToolsResult,
@@ -20,9 +25,10 @@ from mcp_types import (
     ReadResourceResult,
 )
 
-from agent_mcp.domain import LOCAL_SUBJECT, Caller
+from agent_mcp.domain import DECISION_TIME, LOCAL_SUBJECT, Caller, TurnId
+from agent_mcp.server.progress import is_yes
 from agent_mcp.server.resources import TEMPLATES, Resources
-from agent_mcp.server.tool_table import Call
+from agent_mcp.server.tool_table import APPROVAL_KEY, Call, Decision
 from agent_mcp.server.tools import tool_table
 from agent_mcp.service import Service
 
@@ -33,6 +39,7 @@ later, and the agent knows what was said. Without it a new conversation begins. 
 with get_reply. list_sessions(query=...) finds an old conversation, read_transcript shows it. create_agent makes an
 agent with instructions of its own."""
 
+_STATE_SECONDS = DECISION_TIME.total_seconds()
 _HANDSHAKE = {"initialize", "server/discover", "ping"}
 
 
@@ -45,8 +52,8 @@ def build_server(service: Service, *, warm_up: Callable[[], None] | None = None)
     async def list_tools(ctx: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
         return ListToolsResult(tools=tools.list_tools())
 
-    async def call_tool(ctx: Context, params: CallToolRequestParams) -> CallToolResult:
-        call = Call(service=service, caller=caller, context=ctx)
+    async def call_tool(ctx: Context, params: CallToolRequestParams) -> CallToolResult | InputRequiredResult:
+        call = Call(service=service, caller=caller, context=ctx, decision=_decision(params))
         return await tools.run(params.name, params.arguments or {}, call)
 
     async def list_resources(ctx: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
@@ -69,9 +76,40 @@ def build_server(service: Service, *, warm_up: Callable[[], None] | None = None)
         on_list_resource_templates=list_templates,
         on_read_resource=read_resource,
     )
+    # Sealed with a key of the data directory: a person's answer is good at any server on it, also after a restart.
+    security = RequestStateSecurity(codec=_StateCodec(service, caller), ttl=_STATE_SECONDS)
+    server.middleware.append(RequestStateBoundary(security, default_audience=server.name))
     if warm_up is not None:
         server.middleware.append(_WarmUp(warm_up))
     return server
+
+
+def _decision(params: CallToolRequestParams) -> Decision | None:
+    """What a repeated request brings; its state was sealed by a server on this data directory."""
+    if params.request_state is None:
+        return None
+    turn_id, digest, round_number = json.loads(params.request_state)
+    answer = (params.input_responses or {}).get(APPROVAL_KEY)
+    approve = None if not isinstance(answer, ElicitResult) or answer.action == "cancel" else is_yes(answer)
+    return Decision(turn_id=TurnId(turn_id), digest=digest, round_number=round_number, approve=approve)
+
+
+class _StateCodec:
+    """The SDK's codec, with the key of the data directory; that is read when the first state is sealed."""
+
+    def __init__(self, service: Service, caller: Caller) -> None:
+        self._service = service
+        self._caller = caller
+
+    @functools.cached_property
+    def _codec(self) -> AESGCMRequestStateCodec:
+        return AESGCMRequestStateCodec([self._service.store(self._caller).secret_key()])
+
+    def seal(self, payload: bytes) -> str:
+        return self._codec.seal(payload)
+
+    def unseal(self, token: str) -> bytes:
+        return self._codec.unseal(token)
 
 
 class _WarmUp:

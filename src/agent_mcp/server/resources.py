@@ -92,13 +92,13 @@ class Resources:
     async def _list(self, caller: Caller, cursor: str | None) -> ListResourcesResult:
         kind, rest = ("s", "") if cursor is None else cursors.decode(cursor, (str, str))
         if kind == "s":
-            sessions = await self._service.list_sessions(caller, limit=_PAGE, cursor=str(rest) or None)
+            sessions = await self._service.sessions.list_sessions(caller, limit=_PAGE, cursor=str(rest) or None)
             following = sessions.next_cursor
             return ListResourcesResult(
                 resources=[_session_resource(session) for session in sessions.sessions],
                 next_cursor=cursors.encode(["s", following] if following else ["a", ""]),
             )
-        agents = await self._service.list_agents(caller, limit=_PAGE, cursor=str(rest) or None)
+        agents = await self._service.agents.list_agents(caller, limit=_PAGE, cursor=str(rest) or None)
         following = agents.next_cursor
         return ListResourcesResult(
             resources=[_agent_resource(agent) for agent in agents.agents],
@@ -110,13 +110,13 @@ class Resources:
         if page is not None and not (page.isascii() and page.isdigit() and len(page) < 12):
             raise InvalidArgument(f"{page[:40]!r} is no page of a transcript: use the link in the transcript.")
         session_id = parse_session_id(values["session_id"])
-        return await self._service.transcript_markdown(caller, session_id, before=int(page) if page else None)
+        return await self._service.sessions.markdown(caller, session_id, before=int(page) if page else None)
 
     async def _messages(self, caller: Caller, values: dict[str, str]) -> str:
-        return await self._service.transcript_json(caller, parse_session_id(values["session_id"]))
+        return await self._service.sessions.json(caller, parse_session_id(values["session_id"]))
 
     async def _agent(self, caller: Caller, values: dict[str, str]) -> str:
-        return render(await self._service.get_agent(caller, parse_agent_id(values["agent_id"])))
+        return render(await self._service.agents.get(caller, parse_agent_id(values["agent_id"])))
 
 
 def protocol_error(error: AgentMcpError, *, uri: str | None = None) -> MCPError:

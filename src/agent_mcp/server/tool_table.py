@@ -10,10 +10,10 @@ from typing import Any, cast
 
 from mcp.server import ServerRequestContext
 from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata, func_metadata
-from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
+from mcp_types import CallToolResult, InputRequiredResult, TextContent, Tool, ToolAnnotations
 from pydantic import BaseModel, ValidationError
 
-from agent_mcp.domain import Caller
+from agent_mcp.domain import Caller, TurnId
 from agent_mcp.errors import AgentMcpError, InvalidArgument
 from agent_mcp.service import Service
 
@@ -22,16 +22,48 @@ logger = logging.getLogger(__name__)
 Context = ServerRequestContext[Any, Any]
 
 
+APPROVAL_KEY = "approval"
+"""Under this key a client sends a person's decision on 2026-07-28."""
+HANDSHAKE_LAST = "2025-11-25"
+"""The last revision with a handshake: later ones have no requests from the server."""
+IDEMPOTENCY_KEY = "agent-mcp/idempotency-key"
+"""The key of a request's `_meta` under which a repetition is recognised."""
+
+
 @dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A person's decision that a repeated request brings, and on what: the state that the first answer carried."""
+
+    turn_id: TurnId
+    digest: str
+    round_number: int
+    approve: bool | None
+
+
+@dataclass(kw_only=True)
 class Call:
     """One request to a tool: the service, who calls, and MCP's context of the request."""
 
     service: Service
     caller: Caller
     context: Context
+    decision: Decision | None = None
+    may_ask: bool = True  # whether the host's person may be asked in this request (again)
+    step: int = 0
+
+    @property
+    def idempotency_key(self) -> str | None:
+        key = (self.context.meta or {}).get(IDEMPOTENCY_KEY)
+        if key is not None and not isinstance(key, str):
+            raise InvalidArgument(f"The idempotency key in _meta (`{IDEMPOTENCY_KEY}`) must be a text.")
+        return key
+
+    @property
+    def round_number(self) -> int:
+        return self.decision.round_number if self.decision else 0
 
 
-ToolFunction = Callable[..., Awaitable[BaseModel]]
+ToolFunction = Callable[..., Awaitable[BaseModel | InputRequiredResult]]
 """`async def tool(call: Call, argument: Annotated[...], ...) -> Model`; its docstring is the tool's description."""
 
 
@@ -74,13 +106,15 @@ class ToolTable:
     def list_tools(self) -> list[Tool]:
         return [tool for tool, *_ in self._tools.values()]
 
-    async def run(self, name: str, arguments: Mapping[str, Any], call: Call) -> CallToolResult:
+    async def run(self, name: str, arguments: Mapping[str, Any], call: Call) -> CallToolResult | InputRequiredResult:
         """Runs one tool. What goes wrong becomes an error result that says what to do next, never an exception."""
         try:
             if name not in self._tools:
                 raise InvalidArgument(f"There is no tool {name[:60]!r}. {_suggest(name, self._tools)}")
             _, function, metadata, text = self._tools[name]
             result = await function(call, **_parsed(name, metadata, arguments))
+            if isinstance(result, InputRequiredResult):
+                return result
         except AgentMcpError as error:
             return _error(f"{error.message} [{error.code}]")
         except Exception:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 import anyio
+from mcp_types import InputRequiredResult
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
 
 from agent_mcp.domain import (
     ActorId,
     AgentId,
+    AgentSpec,
     Reply,
     SessionId,
     SessionInfo,
@@ -19,27 +21,22 @@ from agent_mcp.domain import (
     parse_session_id,
     parse_turn_id,
 )
-from agent_mcp.events import Retrying, StillWorking, TextWritten, ToolEnded, ToolStarted
+from agent_mcp.following import Followed
+from agent_mcp.server.progress import decided, finish
 from agent_mcp.server.tool_table import Call, ToolTable
-from agent_mcp.service import (
-    DEFAULT_PAGE,
-    MAX_PAGE,
-    AgentPage,
-    CreatedAgent,
-    Followed,
-    NewAgent,
-    Prompt,
-    SessionPage,
-    TranscriptPage,
-)
+from agent_mcp.service.agent_cases import AgentDraft, AgentPage, CreatedAgent, DeletedAgent
+from agent_mcp.service.session_cases import SessionPage, TranscriptPage
+from agent_mcp.service.stores import DEFAULT_PAGE, MAX_PAGE
+from agent_mcp.service.turn_cases import Asked, DeletedSession, Prompt
 
-_T = TypeVar("_T")
 _AgentId = Annotated[AgentId, AfterValidator(parse_agent_id)]
 _SessionId = Annotated[SessionId, AfterValidator(parse_session_id)]
 _ActorId = Annotated[ActorId, AfterValidator(parse_actor_id)]
 _TurnId = Annotated[TurnId, AfterValidator(parse_turn_id)]
 _Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 _Limit = Annotated[int, Field(ge=1, le=MAX_PAGE)]
+_Life = Annotated[int, Field(ge=0, le=10 * 365 * 86400, description="Idle life in seconds; 0 = never expires")]
+_Budget = Annotated[int, Field(ge=0, description="Tokens that the whole session may use; 0 = no limit")]
 _Cursor = Annotated[str, Field(description="next_cursor of the page before")]
 
 
@@ -50,20 +47,23 @@ def _listed(value: object) -> object:
     return value
 
 
+_SystemPrompt = Annotated[str, Field(description="Who the agent is and how it works")]
+_Description = Annotated[str, Field(description="What to use it for, for list_agents")]
+_Model = Annotated[str, Field(description='"provider:model_id", such as a Bedrock model id; default: the server\'s')]
+_Tools = Annotated[
+    list[str],
+    BeforeValidator(_listed),
+    Field(description="Names of allowed tools, such as calculator; an unknown one is refused with the list"),
+]
+
+
 async def create_agent(
     call: Call,
     name: Annotated[str, Field(description="For people; the agent_id is made from it")],
-    system_prompt: Annotated[str | None, Field(description="Who the agent is and how it works")] = None,
-    description: Annotated[str | None, Field(description="What to use it for, for list_agents")] = None,
-    model: Annotated[
-        str | None,
-        Field(description='"provider:model_id", such as a Bedrock model id; default: the server\'s'),
-    ] = None,
-    tools: Annotated[
-        list[str] | None,
-        BeforeValidator(_listed),
-        Field(description="Names of allowed tools, such as calculator; an unknown one is refused with the list"),
-    ] = None,
+    system_prompt: _SystemPrompt | None = None,
+    description: _Description | None = None,
+    model: _Model | None = None,
+    tools: _Tools | None = None,
     agent_id: Annotated[_AgentId | None, Field(description="An id of your own")] = None,
     example: Annotated[
         str | None, Field(description="Fills what is not given from an example; list_agents names them")
@@ -71,16 +71,27 @@ async def create_agent(
 ) -> CreatedAgent:
     """Make an agent: a stored definition that remembers what is said in each of its sessions. Not needed for ordinary
     questions: ask_agent has a built-in agent. The same definition again gives the agent there is."""
-    new = NewAgent(
-        name=name,
-        system_prompt=system_prompt,
-        description=description,
-        model=model,
-        tools=tuple(tools) if tools is not None else None,
-        agent_id=agent_id,
-        example=example,
-    )
-    return await call.service.create_agent(call.caller, new)
+    draft = _draft(name, system_prompt, description, model, tools)
+    return await call.service.agents.create(call.caller, draft, agent_id=agent_id, example=example)
+
+
+async def update_agent(
+    call: Call,
+    agent_id: _AgentId,
+    name: str | None = None,
+    system_prompt: _SystemPrompt | None = None,
+    description: _Description | None = None,
+    model: _Model | None = None,
+    tools: _Tools | None = None,
+) -> AgentSpec:
+    """Change an agent: what is given is replaced, the rest stays. Its sessions go on with the new definition."""
+    draft = _draft(name, system_prompt, description, model, tools)
+    return await call.service.agents.update(call.caller, agent_id, draft)
+
+
+async def delete_agent(call: Call, agent_id: _AgentId) -> DeletedAgent:
+    """Delete an agent. Its sessions stay readable, and can be continued with another agent."""
+    return await call.service.agents.delete(call.caller, agent_id)
 
 
 async def list_agents(
@@ -90,7 +101,7 @@ async def list_agents(
     cursor: _Cursor | None = None,
 ) -> AgentPage:
     """List the agents that can be asked, and the examples that create_agent can start from."""
-    return await call.service.list_agents(call.caller, query=query, limit=limit, cursor=cursor)
+    return await call.service.agents.list_agents(call.caller, query=query, limit=limit, cursor=cursor)
 
 
 async def start_session(
@@ -99,20 +110,43 @@ async def start_session(
     actor_id: Annotated[_ActorId | None, Field(description="The person on whose behalf; default: local")] = None,
     title: Annotated[str | None, Field(description="Default: the first prompt")] = None,
     session_id: Annotated[_SessionId | None, Field(description="An id of your own, lower case")] = None,
-    ttl_seconds: Annotated[
-        int | None, Field(ge=0, le=10 * 365 * 86400, description="Idle life in seconds; 0 = never expires")
-    ] = None,
+    ttl_seconds: _Life | None = None,
+    token_budget: _Budget | None = None,
+    continue_from: Annotated[_SessionId | None, Field(description="Begin with this session's history")] = None,
+    at: Annotated[int | None, Field(ge=0, description="Take it up to this message only (index, inclusive)")] = None,
 ) -> SessionInfo:
-    """Begin a conversation with an agent before asking, to give it a title, an id or a life of your own. Otherwise just
-    call ask_agent: it begins a session by itself. Keep the session_id: it is the key to the agent's memory."""
-    return await call.service.start_session(
+    """Begin a conversation with an agent before asking, to give it a title, an id or a life of your own, or to go on
+    from another one (also with another agent). Otherwise just call ask_agent: it begins a session by itself. Keep the
+    session_id: it is the key to the agent's memory."""
+    return await call.service.sessions.start(
         call.caller,
         agent_id=agent_id,
         actor_id=actor_id,
         title=title,
         session_id=session_id,
         ttl_seconds=ttl_seconds,
+        token_budget=token_budget,
+        continue_from=continue_from,
+        at=at,
     )
+
+
+async def update_session(
+    call: Call,
+    session_id: _SessionId,
+    title: str | None = None,
+    ttl_seconds: _Life | None = None,
+    token_budget: _Budget | None = None,
+) -> SessionInfo:
+    """Change a session's title, life or budget. ttl_seconds counts from now and revives an expired session."""
+    return await call.service.sessions.update(
+        call.caller, session_id, title=title, ttl_seconds=ttl_seconds, token_budget=token_budget
+    )
+
+
+async def delete_session(call: Call, session_id: _SessionId) -> DeletedSession:
+    """Delete a session and all that was said in it, for good. A turn that still works is cancelled."""
+    return await call.service.turns.delete_session(call.caller, session_id)
 
 
 async def ask_agent(
@@ -122,25 +156,29 @@ async def ask_agent(
         _AgentId | None, Field(description="Whom to ask, for a new session; default: assistant")
     ] = None,
     session_id: Annotated[
-        _SessionId | None,
-        Field(description="From an earlier reply: the agent remembers. Without it: a fresh start"),
+        _SessionId | None, Field(description="From an earlier reply: the agent remembers. Without it: a fresh start")
     ] = None,
     actor_id: Annotated[_ActorId | None, Field(description="The person on whose behalf; default: local")] = None,
     wait_seconds: Annotated[
         _Seconds | None, Field(description="How long to wait before a reply with status working; default: 45")
     ] = None,
-) -> Reply:
+) -> Reply | InputRequiredResult:
     """Ask an agent. The same session_id goes on with a conversation, also days and restarts later; the reply gives it.
-    If status is "working", the turn goes on: call get_reply with its turn_id, do not ask again."""
-    following = await call.service.ask(
-        call.caller, Prompt(text=prompt, agent_id=agent_id, session_id=session_id, actor_id=actor_id)
-    )
+    If status is "working", the turn goes on: call get_reply with its turn_id, do not ask again. If it is
+    "input_required", question says who can go on with it and how."""
+    if call.decision is not None:
+        asked = Asked(followed=await decided(call, call.decision), is_new=True)
+    else:
+        asked = await call.service.turns.ask(
+            call.caller,
+            Prompt(text=prompt, agent_id=agent_id, session_id=session_id, actor_id=actor_id, key=call.idempotency_key),
+        )
     try:
-        await _follow(call, following, wait_seconds)
+        return await finish(call, asked.followed, wait_seconds)
     except anyio.get_cancelled_exc_class():
-        following.cancel()
+        if asked.is_new:
+            asked.followed.cancel()
         raise
-    return following.reply()
 
 
 async def get_reply(
@@ -148,11 +186,20 @@ async def get_reply(
     turn_id: Annotated[_TurnId | None, Field(description="From a reply")] = None,
     session_id: Annotated[_SessionId | None, Field(description="Instead: its latest turn")] = None,
     wait_seconds: Annotated[_Seconds | None, Field(description="How long to wait for its end; default: 45")] = None,
-) -> Reply:
-    """Get the reply to an earlier ask_agent: one that was "working", or one whose answer you missed."""
-    followed = await call.service.follow(call.caller, turn_id=turn_id, session_id=session_id)
-    await _follow(call, followed, wait_seconds)
-    return followed.reply()
+    answer: Annotated[
+        str | None, Field(description="To the question of a turn that is input_required; not for approvals")
+    ] = None,
+) -> Reply | InputRequiredResult:
+    """Get the reply to an earlier ask_agent: one that was "working", or one whose answer you missed. With answer:
+    answer the agent's question, and get what it says then."""
+    turns = call.service.turns
+    if call.decision is not None:
+        followed: Followed = await decided(call, call.decision)
+    elif answer is not None:
+        followed = await turns.answer(call.caller, answer, turn_id=turn_id, session_id=session_id)
+    else:
+        followed = await turns.follow(call.caller, turn_id=turn_id, session_id=session_id)
+    return await finish(call, followed, wait_seconds)
 
 
 async def cancel_turn(
@@ -162,7 +209,7 @@ async def cancel_turn(
 ) -> Reply:
     """Stop a turn that is still working. What it wrote so far is kept; a prompt without any answer is withdrawn. A turn
     that has ended stays as it is."""
-    return await call.service.cancel_turn(call.caller, turn_id=turn_id, session_id=session_id)
+    return await call.service.turns.cancel(call.caller, turn_id=turn_id, session_id=session_id)
 
 
 async def list_sessions(
@@ -179,7 +226,7 @@ async def list_sessions(
     cursor: _Cursor | None = None,
 ) -> SessionPage:
     """List conversations, the most recently active first, or search everything that was ever said in them."""
-    return await call.service.list_sessions(
+    return await call.service.sessions.list_sessions(
         call.caller,
         agent_id=agent_id,
         actor_id=actor_id,
@@ -198,27 +245,7 @@ async def read_transcript(
 ) -> TranscriptPage:
     """Read what was said in a session, the newest messages first in reach; pass the returned before to go further back.
     Nothing is asked of the agent."""
-    return await call.service.read_transcript(call.caller, session_id, limit=limit, before=before)
-
-
-async def _follow(call: Call, followed: Followed, wait_seconds: float | None) -> None:
-    """Reports what happens in a turn as progress, until it ends or the wait is over."""
-    wait = call.service.settings.wait_seconds if wait_seconds is None else wait_seconds
-    step = 0
-    async for event in followed.events(wait=wait):
-        step += 1
-        match event:
-            case TextWritten(text):
-                message = text
-            case ToolStarted(name):
-                message = f"Uses the tool {name}"
-            case ToolEnded(name, status):
-                message = f"The tool {name} {'is done' if status == 'success' else 'failed'}"
-            case Retrying(seconds):
-                message = f"The model is busy; tried again in {seconds:g} s"
-            case StillWorking(seconds):
-                message = f"Still working ({seconds:g} s)"
-        await call.context.session.report_progress(step, message=message)
+    return await call.service.sessions.read(call.caller, session_id, limit=limit, before=before)
 
 
 def _reply_text(result: BaseModel) -> str:
@@ -228,10 +255,24 @@ def _reply_text(result: BaseModel) -> str:
     match result.status:
         case "working":
             return f"{result.response}\n\nStill working: call get_reply with the turn_id. {ids}".strip()
+        case "input_required":
+            return f"{result.response}\n\nInput is required. {result.question} {ids}".strip()
         case "cancelled":
             return f"{result.response}\n\nThe turn was cancelled. {ids}".strip()
         case "completed":
             return f"{result.response}\n\n{ids}"
+
+
+def _draft(
+    name: str | None, system_prompt: str | None, description: str | None, model: str | None, tools: list[str] | None
+) -> AgentDraft:
+    return AgentDraft(
+        name=name,
+        system_prompt=system_prompt,
+        description=description,
+        model=model,
+        tools=tuple(tools) if tools is not None else None,
+    )
 
 
 def tool_table() -> ToolTable:
@@ -245,4 +286,8 @@ def tool_table() -> ToolTable:
     table.add(start_session, title="Start a session")
     table.add(list_agents, title="List agents", reads=True)
     table.add(create_agent, title="Create an agent", repeats=True)
+    table.add(update_agent, title="Change an agent", destroys=True, repeats=True)
+    table.add(delete_agent, title="Delete an agent", destroys=True)
+    table.add(update_session, title="Change a session", repeats=True)
+    table.add(delete_session, title="Delete a session", destroys=True)
     return table

@@ -22,11 +22,11 @@ _FENCE = "---"
 _WRITTEN = ("name", "description", "model", "tools", "created_at", "updated_at")
 
 
-def render(spec: AgentSpec) -> str:
-    """The file of an agent. `parse` reads the same definition back, body and all."""
+def render(spec: AgentSpec, *, others: Mapping[str, Any] | None = None) -> str:
+    """The file of an agent, with `others` in its front matter too. `parse` reads the same definition back."""
     fields = spec.model_dump(mode="json", include=set(_WRITTEN))
     kept = {key: fields[key] for key in _WRITTEN if fields[key] not in (None, "", [], ())}
-    front = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=1000)
+    front = yaml.safe_dump({**kept, **(others or {})}, sort_keys=False, allow_unicode=True, width=1000)
     return f"{_FENCE}\n{front}{_FENCE}\n{spec.system_prompt}\n"
 
 
@@ -99,6 +99,38 @@ class AgentFiles:
             new.unlink(missing_ok=True)
         if self._sync:
             durable.sync_directory(path.parent)
+
+    def replace(self, spec: AgentSpec) -> None:
+        """Writes an agent again. What else stands in its front matter, put there by hand, is kept."""
+        path = self._layout.agent(spec.agent_id)
+        durable.write_text(path, render(spec, others=_others(path)), sync=self._sync)
+
+    def remove(self, agent_id: AgentId, *, retire: bool) -> None:
+        """Removes an agent's file; with `retire` its id is never given again."""
+        if retire:
+            ids = sorted({*self.retired(), agent_id})
+            durable.write_text(self._layout.retired, "".join(f"{i}\n" for i in ids), sync=self._sync)
+        self._layout.agent(agent_id).unlink()
+        if self._sync:
+            durable.sync_directory(self._layout.agents)
+
+    def retired(self) -> set[AgentId]:
+        """Ids of deleted agents that have sessions."""
+        try:
+            return {AgentId(line) for line in self._layout.retired.read_text(encoding="utf-8").split()}
+        except FileNotFoundError:
+            return set()
+
+
+def _others(path: Path) -> dict[str, Any]:
+    try:
+        head, _ = _split(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, InvalidArgument):
+        return {}
+    front: object = yaml.safe_load(head)
+    if not isinstance(front, Mapping):
+        return {}
+    return {str(k): v for k, v in cast("Mapping[object, Any]", front).items() if k not in _WRITTEN}
 
 
 def read_directory(directory: Path, *, source: str) -> tuple[list[AgentSpec], list[str]]:

@@ -123,7 +123,7 @@ class Catalog:
         self._write(write)
 
     def put_turn(self, record: TurnRecord) -> None:
-        row = (record.turn_id, record.session_id, record.is_open, _ms(record.created_at))
+        row = (record.turn_id, record.session_id, record.is_open or record.is_pending, _ms(record.created_at))
         self._write(lambda db: db.execute("INSERT OR REPLACE INTO turns VALUES (?, ?, ?, ?)", row))
 
     def remove_turns(self, turn_ids: Iterable[TurnId]) -> None:

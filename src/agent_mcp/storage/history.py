@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from agent_mcp.domain import AgentId, Message, SessionId, Timestamp, ToolCall
 from agent_mcp.errors import SessionDamaged
+from agent_mcp.late import load_strands
 from agent_mcp.storage import durable
 from agent_mcp.storage.layout import Layout, message_index
 
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
     from agent_mcp.storage.fenced import FencedSessionManager
 
+# The state of a conversation manager that has left nothing out, in the shape of Strands' default one.
+_NOTHING_REMOVED = {
+    "__name__": "SlidingWindowConversationManager",
+    "removed_message_count": 0,
+    "model_call_count": 0,
+}
 _TIMESTAMP: TypeAdapter[Any] = TypeAdapter(Timestamp)
 # What Strands raises, by kind of damage, when it reads a file that it did not write.
 UNREADABLE = (TypeError, AttributeError, KeyError, ValueError)
@@ -46,6 +53,7 @@ class History:
 
     def manager(self) -> FencedSessionManager:
         """Strands' session manager for this session; raises SessionDamaged where it would fail or overwrite."""
+        load_strands()
         from agent_mcp.storage.fenced import FencedSessionManager
 
         session_file = self._layout.session(self.session_id) / "session.json"
@@ -86,6 +94,7 @@ class History:
 
     def append(self, role: Literal["user", "assistant"], content: list[ContentBlock]) -> None:
         """Adds a message through Strands' own repository."""
+        load_strands()
         from strands.types.session import SessionMessage
 
         message: StrandsMessage = {"role": role, "content": content}
@@ -113,6 +122,42 @@ class History:
         if agent is not None:
             agent.conversation_manager_state = state
             manager.update_agent(self.session_id, agent)
+
+    def is_interrupted(self) -> bool:
+        """Whether Strands waits for somebody's input in this session."""
+        if not self._agent_file.exists():
+            return False
+        internal = self._object(self._agent_file).get("_internal_state", {})
+        return bool(internal.get("interrupt_state", {}).get("activated"))
+
+    def clear_interrupts(self) -> None:
+        """Makes Strands wait for nobody any more: it would refuse every plain prompt."""
+        manager = self.manager()
+        agent = manager.read_agent(self.session_id, self.agent_id)
+        if agent is not None:
+            # The one place in Strands where this can be said; test_settle fails when it moves.
+            agent._internal_state.pop("interrupt_state", None)  # pyright: ignore[reportPrivateUsage]
+            manager.update_agent(self.session_id, agent)
+
+    def copy_into(self, other: History, *, count: int, whole: bool) -> None:
+        """Begins the empty session `other` with the first `count` messages; with `whole` summary and state come along.
+
+        `other` may have another agent. Interrupts that are pending are left behind.
+        """
+        from strands.types.session import SessionAgent
+
+        source = self.manager().read_agent(self.session_id, self.agent_id)
+        if source is None:
+            return
+        agent = SessionAgent(
+            agent_id=other.agent_id,
+            state=source.state if whole else {},
+            conversation_manager_state=source.conversation_manager_state if whole else _NOTHING_REMOVED,
+        )
+        manager = other.manager()
+        manager.create_agent(other.session_id, agent)
+        for index in range(count):
+            manager.create_message(other.session_id, other.agent_id, self._load(index))
 
     def make_durable(self, *, since: int) -> None:
         """Waits until the messages from index `since` on, the agent's state and their names are on disk."""
@@ -157,6 +202,7 @@ class History:
         return cast("dict[str, Any]", value)
 
     def _load(self, index: int) -> SessionMessage:
+        load_strands()
         from strands.types.session import SessionMessage
 
         path = self._message(index)

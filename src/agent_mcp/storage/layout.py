@@ -19,6 +19,9 @@ class Layout:
         self.turns = root / "turns"
         self.locks = root / "locks"
         self.catalog = root / "catalog.db"
+        self.retired = root / "retired"
+        self.secret = root / "secret.key"
+        self.workspaces = root / "workspaces"
 
     def make(self) -> None:
         """Makes the directories that are not there, closed to other users; raises OSError."""
@@ -48,6 +51,12 @@ class Layout:
 
     def cancel_mark(self, turn_id: TurnId) -> Path:
         return self.turns / f"{turn_id}.cancel"
+
+    def workspace(self, session_id: SessionId) -> Path:
+        return self.workspaces / session_id
+
+    def metadata_lock(self, session_id: SessionId) -> Path:
+        return self.locks / f"metadata-{session_id}.lock"
 
     def session_lock(self, session_id: SessionId) -> Path:
         return self.locks / f"session-{session_id}.lock"

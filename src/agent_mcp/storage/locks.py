@@ -12,7 +12,12 @@ def session_lock(path: Path) -> AsyncFileLock:
     Take it once per process: the queue in `turns` sees to that. It polls its file without a thread, so that waiting
     for another process costs other sessions nothing. The system frees it when its holder dies.
     """
-    return AsyncFileLock(path, run_in_executor=False, thread_local=False, poll_interval=0.02)
+    return AsyncFileLock(path, run_in_executor=False, thread_local=False, poll_interval=0.02, fallback_to_soft=False)
+
+
+def short_lock(path: Path) -> FileLock:
+    """A lock for a few file operations: `with short_lock(path): ...`. Raises Timeout after 10 s."""
+    return FileLock(path, timeout=10, thread_local=False, poll_interval=0.01, fallback_to_soft=False)
 
 
 class ProcessLock:
@@ -21,7 +26,8 @@ class ProcessLock:
     def __init__(self, directory: Path) -> None:
         self.process = secrets.token_hex(8)
         self._path = directory / f"process-{self.process}.lock"
-        self._lock = FileLock(self._path, thread_local=False)
+        # A soft lock would outlive its process, and say for ever that it lives.
+        self._lock = FileLock(self._path, thread_local=False, fallback_to_soft=False)
 
     def acquire(self) -> None:
         self._lock.acquire()
@@ -36,7 +42,7 @@ def is_free(path: Path) -> bool:
     """Whether nobody holds the lock at `path` (a file that is not there is held by nobody)."""
     if not path.exists():
         return True
-    lock = FileLock(path, thread_local=False)
+    lock = FileLock(path, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire(blocking=False)
     except Timeout:

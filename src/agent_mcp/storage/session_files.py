@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from pydantic import ValidationError
 
 from agent_mcp.domain import DEFAULT_ACTOR, SessionId, SessionMeta, parse_agent_id, parse_session_id
 from agent_mcp.errors import InvalidArgument, SessionExists
+from agent_mcp.late import load_strands
 from agent_mcp.storage import durable
 from agent_mcp.storage.history import History, damaged
 from agent_mcp.storage.layout import NEW_PREFIX, SESSION_PREFIX, Layout
+from agent_mcp.storage.locks import short_lock
 
 
 class SessionFiles:
@@ -34,12 +37,13 @@ class SessionFiles:
                     continue  # A name that we would not have given: not ours, left alone.
         return sorted(found)
 
-    def create(self, meta: SessionMeta) -> None:
-        """Makes the session whole or not at all; raises SessionExists.
+    def create(self, meta: SessionMeta, *, source: History | None = None, count: int = 0, whole: bool = False) -> None:
+        """Makes the session whole or not at all, with the first `count` messages of `source`; raises SessionExists.
 
         It is made beside its place and renamed into it, so that of several who try one succeeds, and a crash leaves
         nothing that looks like a session.
         """
+        load_strands()
         from strands.session.file_session_manager import FileSessionManager
 
         place = self._layout.session(meta.session_id)
@@ -47,6 +51,10 @@ class SessionFiles:
         try:
             FileSessionManager(meta.session_id, storage_dir=str(beside))
             made = beside / place.name
+            if source is not None:
+                copy = History(Layout(beside), meta.session_id, meta.agent_id, sync=self._sync)
+                source.copy_into(copy, count=count, whole=whole)
+                copy.make_durable(since=0)
             self._write(made / "metadata.json", meta, sync=self._sync)
             if self._sync:
                 durable.sync_files([made / "session.json"])
@@ -68,20 +76,30 @@ class SessionFiles:
 
     def find(self, session_id: SessionId) -> SessionMeta | None:
         """The session's metadata, or None if there is no such session; raises SessionDamaged naming the file."""
-        directory = self._layout.session(session_id)
-        if not directory.is_dir() or directory.is_symlink():
+        if not self.is_there(session_id):
             return None
         path = self._layout.metadata(session_id)
         try:
             return SessionMeta.model_validate_json(path.read_bytes())
         except FileNotFoundError:
-            return self._adopted(session_id, directory)
+            return self._adopted(session_id, self._layout.session(session_id))
         except ValidationError:
             raise damaged(session_id, path) from None
 
-    def write(self, meta: SessionMeta, *, sync: bool) -> None:
-        """Replaces the metadata. `sync` where what can't be counted again has changed."""
-        self._write(self._layout.metadata(meta.session_id), meta, sync=sync and self._sync)
+    def change(
+        self, session_id: SessionId, change: Callable[[SessionMeta], SessionMeta], *, sync: bool
+    ) -> SessionMeta | None:
+        """Replaces the metadata by what `change` makes of it; None if the session is gone.
+
+        Nothing that another process writes in between is lost. `sync` where what can't be counted again changes.
+        """
+        with short_lock(self._layout.metadata_lock(session_id)):
+            meta = self.find(session_id)
+            if meta is None:
+                return None
+            changed = change(meta)
+            self._write(self._layout.metadata(session_id), changed, sync=sync and self._sync)
+            return changed
 
     def remove(self, session_id: SessionId) -> None:
         """Removes the directory: away from its name first, so that no half of it is ever found there."""
@@ -89,8 +107,15 @@ class SessionFiles:
         beside = self._layout.root / f"{NEW_PREFIX}{secrets.token_hex(8)}"
         place.rename(beside)
         shutil.rmtree(beside)
+        shutil.rmtree(self._layout.workspace(session_id), ignore_errors=True)
+        self._layout.metadata_lock(session_id).unlink(missing_ok=True)
         if self._sync:
             durable.sync_directory(self._layout.root)
+
+    def is_there(self, session_id: SessionId) -> bool:
+        """Whether there is such a session, damaged or not."""
+        directory = self._layout.session(session_id)
+        return directory.is_dir() and not directory.is_symlink()
 
     def history(self, meta: SessionMeta) -> History:
         return History(self._layout, meta.session_id, meta.agent_id, sync=self._sync)

@@ -1,16 +1,19 @@
 """The store of one subject: agents, sessions and turns in its directory, with an index over them."""
 
 import logging
+import os
+import secrets
 import sqlite3
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import AsyncFileLock
 
 from agent_mcp.domain import ActorId, AgentId, SessionId, SessionMeta, TurnId, TurnRecord
-from agent_mcp.errors import SessionDamaged, StorageFailed
+from agent_mcp.errors import SessionDamaged, SessionNotFound, StorageFailed
+from agent_mcp.storage import durable
 from agent_mcp.storage.agent_files import AgentFiles
 from agent_mcp.storage.catalog import Catalog, Hit
 from agent_mcp.storage.history import History
@@ -30,6 +33,7 @@ class Store:
     def __init__(self, root: Path, *, sync: bool, default_ttl: int) -> None:
         self.root = root
         self._layout = Layout(root)
+        self._sync = sync
         self.agents = AgentFiles(self._layout, sync=sync)
         self._sessions = SessionFiles(self._layout, sync=sync, default_ttl=default_ttl)
         self._turns = TurnFiles(self._layout, sync=sync)
@@ -59,16 +63,25 @@ class Store:
         self._catalog.close()
         self._process.release()
 
-    def create_session(self, meta: SessionMeta) -> None:
-        """Raises SessionExists, StorageFailed."""
+    def create_session(
+        self, meta: SessionMeta, *, source: History | None = None, count: int = 0, whole: bool = False
+    ) -> None:
+        """Makes a session, with the first `count` messages of `source`; raises SessionExists, StorageFailed."""
         with storage_errors(self.root):
-            self._sessions.create(meta)
+            self._sessions.create(meta, source=source, count=count, whole=whole)
         self._put(meta)
 
+    def has_session(self, session_id: SessionId) -> bool:
+        """Whether there is such a session, damaged or not."""
+        return self._sessions.is_there(session_id)
+
     def remove_session(self, session_id: SessionId) -> None:
-        """Removes a session and everything in it; raises StorageFailed."""
+        """Removes a session, everything in it, and the records of its turns; raises StorageFailed."""
         with storage_errors(self.root):
+            turns = self._catalog.turns(session_id)
             self._sessions.remove(session_id)
+            for turn_id in turns:
+                self._turns.remove(turn_id)
         self._index(lambda: self._catalog.remove_session(session_id))
 
     def find_session(self, session_id: SessionId) -> SessionMeta | None:
@@ -76,24 +89,38 @@ class Store:
         with storage_errors(self.root):
             return self._sessions.find(session_id)
 
-    def save_session(self, meta: SessionMeta, *, sync: bool) -> None:
-        """Replaces a session's metadata and brings the index up to date with all that was said."""
+    def change_session(
+        self, session_id: SessionId, change: Callable[[SessionMeta], SessionMeta], *, sync: bool, index: bool = True
+    ) -> SessionMeta:
+        """Replaces a session's metadata by what `change` makes of it, and brings the index up to date with all that
+        was said. Raises SessionNotFound if the session is gone, StorageFailed."""
         with storage_errors(self.root):
-            self._sessions.write(meta, sync=sync)
-        self._put(meta)
-
-    def mark_turn(self, meta: SessionMeta) -> None:
-        """Writes which turn works in the session, for whoever finds it after a crash."""
-        with storage_errors(self.root):
-            self._sessions.write(meta, sync=False)
+            meta = self._sessions.change(session_id, change, sync=sync)
+        if meta is None:
+            raise SessionNotFound(f"The session {session_id!r} was deleted meanwhile.")
+        if index:
+            self._put(meta)
+        return meta
 
     def history(self, meta: SessionMeta) -> History:
         return self._sessions.history(meta)
+
+    def history_of(self, record: TurnRecord) -> History:
+        """The history of the session of a turn."""
+        return History(self._layout, record.session_id, record.agent_id, sync=self._sync)
 
     def save_turn(self, record: TurnRecord, *, sync: bool) -> None:
         with storage_errors(self.root):
             self._turns.write(record, sync=sync)
         self._index(lambda: self._catalog.put_turn(record))
+
+    def create_turn(self, record: TurnRecord) -> bool:
+        """Writes a new turn's record; False if there is one of this id already. Raises StorageFailed."""
+        with storage_errors(self.root):
+            created = self._turns.create(record)
+        if created:
+            self._index(lambda: self._catalog.put_turn(record))
+        return created
 
     def find_turn(self, turn_id: TurnId) -> TurnRecord | None:
         with storage_errors(self.root):
@@ -114,11 +141,36 @@ class Store:
     def open_turns(self, session_id: SessionId) -> list[TurnRecord]:
         """A session's turns that have not ended, the latest first."""
         ids = self._catalog.turns(session_id, only_open=True)
-        return [r for r in map(self._turns.find, ids) if r is not None and r.is_open]
+        return [r for r in map(self._turns.find, ids) if r is not None and (r.is_open or r.is_pending)]
+
+    def list_turns(self, session_id: SessionId | None) -> list[TurnRecord]:
+        """The records of all turns, or of one session's, the latest first."""
+        with storage_errors(self.root):
+            ids = self._turns.ids() if session_id is None else self._catalog.turns(session_id)
+            records = [record for record in map(self._turns.find, ids) if record is not None]
+        return sorted(records, key=lambda record: record.created_at, reverse=True)
 
     def latest_turn(self, session_id: SessionId) -> TurnRecord | None:
         """The turn that was asked last in a session."""
         return next((r for r in map(self._turns.find, self._catalog.turns(session_id)) if r is not None), None)
+
+    def workspace(self, session_id: SessionId) -> Path:
+        """The directory in which a session's tools work; made if it is not there. Raises StorageFailed."""
+        path = self._layout.workspace(session_id)
+        with storage_errors(self.root):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return path
+
+    def secret_key(self) -> bytes:
+        """32 random bytes, the same for every server on this directory; raises StorageFailed."""
+        with storage_errors(self.root):
+            if not self._layout.secret.exists():
+                new = self._layout.root / f".secret-{secrets.token_hex(4)}.new"
+                durable.write_text(new, secrets.token_hex(32), sync=True)
+                with suppress(FileExistsError):
+                    os.link(new, self._layout.secret)
+                new.unlink()
+            return bytes.fromhex(self._layout.secret.read_text(encoding="ascii"))
 
     def session_lock(self, session_id: SessionId) -> AsyncFileLock:
         return session_lock(self._layout.session_lock(session_id))

@@ -1,6 +1,7 @@
 """The record of each turn, so that any process can answer for it, and whether the process that runs it lives."""
 
 import os
+import secrets
 from datetime import timedelta
 
 from pydantic import ValidationError
@@ -27,6 +28,22 @@ class TurnFiles:
         durable.write_text(self._layout.turn(record.turn_id), text, sync=sync and self._sync)
         if not record.is_open:
             self._layout.cancel_mark(record.turn_id).unlink(missing_ok=True)
+
+    def create(self, record: TurnRecord) -> bool:
+        """Writes a new record; False if there is one of this id already, which is then left as it is."""
+        new = self._layout.turns / f".{record.turn_id}-{secrets.token_hex(4)}.new"
+        durable.write_text(new, record.model_dump_json(indent=2), sync=False)
+        try:
+            os.link(new, self._layout.turn(record.turn_id))  # unlike a rename, a link replaces nothing
+        except FileExistsError:
+            return False
+        finally:
+            new.unlink(missing_ok=True)
+        return True
+
+    def remove(self, turn_id: TurnId) -> None:
+        self._layout.turn(turn_id).unlink(missing_ok=True)
+        self._layout.cancel_mark(turn_id).unlink(missing_ok=True)
 
     def find(self, turn_id: TurnId) -> TurnRecord | None:
         """The record, or None if there is none (or none that can be read, after a power cut)."""
@@ -63,7 +80,7 @@ class TurnFiles:
             path = self._layout.turn(turn_id)
             if path.stat().st_mtime < limit.timestamp():
                 record = self.find(turn_id)
-                if record is None or not self.is_running(record):
-                    path.unlink(missing_ok=True)
+                if record is None or not (record.is_pending or self.is_running(record)):
+                    self.remove(turn_id)
                     removed.append(turn_id)
         return removed

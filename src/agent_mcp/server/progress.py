@@ -1,0 +1,112 @@
+"""From a turn to the answer of a request: progress while it runs, a person's yes where one is needed, the reply."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from mcp_types import ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
+
+from agent_mcp.domain import Reply, TurnRecord
+from agent_mcp.events import Event, Retrying, StillWorking, TextWritten, ToolEnded, ToolStarted
+from agent_mcp.following import Followed
+from agent_mcp.server.tool_table import APPROVAL_KEY, HANDSHAKE_LAST, Call, Decision
+
+_MOST_ROUNDS = 8
+"""Questions to a person within one request; clients give up after ten."""
+_FORM: dict[str, Any] = {
+    "type": "object",
+    "properties": {"allow": {"type": "boolean", "title": "Allow this once", "default": False}},
+    "required": ["allow"],
+}
+
+
+async def finish(call: Call, followed: Followed, wait_seconds: float | None) -> Reply | InputRequiredResult:
+    """Follows a turn until it ends or the wait is over; asks the host's person where a tool needs approval.
+
+    Returns the reply, or on 2026-07-28 what the client has to ask the person before it repeats the request.
+    """
+    wait = call.service.settings.wait_seconds if wait_seconds is None else wait_seconds
+    for round_number in range(_MOST_ROUNDS):
+        await _follow(call, followed, wait)
+        record = followed.record()
+        question = record.question
+        if question is None or question.kind != "approval" or not (call.may_ask and _can_elicit(call)):
+            break
+        if call.context.protocol_version > HANDSHAKE_LAST:
+            if call.round_number + round_number >= _MOST_ROUNDS:
+                break
+            return InputRequiredResult(
+                input_requests={APPROVAL_KEY: _request(record)},
+                request_state=json.dumps([record.turn_id, question_digest(record), call.round_number + 1]),
+            )
+        if not call.context.session.can_send_request:
+            break
+        result = await call.context.session.elicit_form(
+            _message(record), _FORM, related_request_id=call.context.request_id
+        )
+        if result.action == "cancel":
+            break
+        followed = await call.service.turns.decide(call.caller, record.turn_id, approve=is_yes(result))
+    return followed.reply()
+
+
+async def decided(call: Call, decision: Decision) -> Followed:
+    """Carries out a person's decision that a repeated request brings, and returns the turn to follow."""
+    turns = call.service.turns
+    followed = await turns.follow(call.caller, turn_id=decision.turn_id)
+    if question_digest(followed.record()) != decision.digest:
+        return followed  # Somebody else decided meanwhile.
+    if decision.approve is None:
+        call.may_ask = False
+        return followed
+    return await turns.decide(call.caller, decision.turn_id, approve=decision.approve)
+
+
+def question_digest(record: TurnRecord) -> str:
+    """Names just this question of this turn, so that no yes is ever taken for another one."""
+    question = record.question
+    text = f"{record.turn_id}\0{question.interrupt_id}\0{question.text}" if question else ""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_yes(result: ElicitResult) -> bool:
+    """Whether a person allowed it: nothing but an explicit yes counts."""
+    return result.action == "accept" and (result.content or {}).get("allow") is True
+
+
+async def _follow(call: Call, followed: Followed, wait: float) -> None:
+    async for event in followed.events(wait=wait):
+        call.step += 1
+        await call.context.session.report_progress(call.step, message=_text(event))
+
+
+def _text(event: Event) -> str:
+    match event:
+        case TextWritten(text):
+            return text
+        case ToolStarted(name):
+            return f"Uses the tool {name}"
+        case ToolEnded(name, status):
+            return f"The tool {name} {'is done' if status == 'success' else 'failed'}"
+        case Retrying(seconds):
+            return f"The model is busy; tried again in {seconds:g} s"
+        case StillWorking(seconds):
+            return f"Still working ({seconds:g} s)"
+
+
+def _can_elicit(call: Call) -> bool:
+    capabilities = call.context.session.client_capabilities
+    elicitation = capabilities.elicitation if capabilities else None
+    # A client that declares elicitation without saying which modes means forms.
+    return elicitation is not None and (elicitation.form is not None or elicitation.url is None)
+
+
+def _message(record: TurnRecord) -> str:
+    question = record.question
+    return f"The agent {record.agent_id} wants to use the tool {question.text if question else ''}. Allow it?"
+
+
+def _request(record: TurnRecord) -> ElicitRequest:
+    return ElicitRequest(params=ElicitRequestFormParams(message=_message(record), requested_schema=_FORM))

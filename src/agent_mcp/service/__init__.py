@@ -1,0 +1,51 @@
+"""The use cases: what every door calls, and nothing below them."""
+
+from __future__ import annotations
+
+from agent_mcp.config import Settings
+from agent_mcp.domain import Caller
+from agent_mcp.models import Models
+from agent_mcp.service.agent_cases import AgentCases
+from agent_mcp.service.session_cases import SessionCases
+from agent_mcp.service.stores import Stores
+from agent_mcp.service.turn_cases import TurnCases
+from agent_mcp.storage.store import Store
+from agent_mcp.toolbox import Toolbox
+from agent_mcp.turns import TurnEngine
+
+
+class Service:
+    """The use cases over one data directory: `agents`, `sessions`, `turns`. Any event loop may call them."""
+
+    def __init__(self, *, settings: Settings, models: Models, toolbox: Toolbox, engine: TurnEngine) -> None:
+        self.settings = settings
+        self.models = models
+        self.toolbox = toolbox
+        self._engine = engine
+        self._stores = Stores(settings)
+        self.agents = AgentCases(stores=self._stores, toolbox=toolbox, directories=settings.agents_path)
+        self.sessions = SessionCases(
+            stores=self._stores, settings=settings, models=models, agents=self.agents, is_running=engine.is_running
+        )
+        self.turns = TurnCases(
+            stores=self._stores,
+            settings=settings,
+            models=models,
+            agents=self.agents,
+            sessions=self.sessions,
+            engine=engine,
+        )
+
+    def store(self, caller: Caller) -> Store:
+        """The caller's store, for those who look at the directory itself. Blocking; raises StorageFailed."""
+        return self._stores.of(caller)
+
+    async def drain(self, *, grace: float) -> None:
+        """Ends open turns: within `grace` seconds by themselves, then cancelled and closed."""
+        await self._engine.close(grace=grace)
+
+    async def close(self, *, grace: float) -> None:
+        """Ends open turns, and gives everything back."""
+        await self._engine.close(grace=grace)
+        self._stores.close()
+        self._engine.stop()

@@ -1,0 +1,212 @@
+"""The steps of a turn on disk: begin, resume, end. Blocking; all run under the session's turn lock."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent_mcp.domain import (
+    AgentSpec,
+    Caller,
+    Failure,
+    SessionId,
+    SessionMeta,
+    ToolCall,
+    TurnId,
+    TurnRecord,
+    Usage,
+    now,
+)
+from agent_mcp.errors import AgentMcpError, SessionNotFound, TurnConflict, TurnPending
+from agent_mcp.models import ModelRef
+from agent_mcp.outcomes import Outcome
+from agent_mcp.recovery import recover, refuse_pending
+from agent_mcp.settle import INTERRUPTED, settle
+from agent_mcp.storage.store import Store
+
+if TYPE_CHECKING:
+    from agent_mcp.agents import SessionAgent
+
+logger = logging.getLogger(__name__)
+
+_TITLE_LENGTH = 80
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admitted:
+    """An ask that was found valid: where, with which agent and model, and the record that was written of it.
+
+    `response` answers what the turn waits for, where it goes on rather than begins. `token_limit` is for this turn
+    (0 = none), `depth` counts the agents that wait for this one.
+    """
+
+    store: Store
+    caller: Caller
+    spec: AgentSpec
+    model: ModelRef
+    record: TurnRecord
+    response: str | None = None
+    token_limit: int = 0
+    depth: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """A request for a turn. `admit` is called off the loops, once the turn has its place in its session's queue.
+
+    `session_id` is None where the session is still to be made, so that nobody can be waiting in it.
+    """
+
+    turn_id: TurnId
+    subject: str
+    session_id: SessionId | None
+    admit: Callable[[], Admitted]
+
+
+def begin(admitted: Admitted) -> TurnRecord:
+    """Settles what was left in the session and writes that the turn works now; returns its record."""
+    store, record = admitted.store, admitted.record
+    meta = store.find_session(record.session_id)
+    if meta is None:
+        raise SessionNotFound(f"The session {record.session_id!r} was deleted while the ask waited.")
+    left = store.find_turn(meta.last_turn) if meta.last_turn else None
+    if left is not None and left.is_open:
+        recover(store, left)
+    elif left is not None and left.is_overdue:
+        refuse_pending(store, left, note=INTERRUPTED)
+    elif left is not None and left.is_pending:
+        raise pending_error(left)
+    history = store.history(meta)
+    history.manager()
+    changed = settle(history, saved=left.conversation if left else None)
+    record = record.model_copy(
+        update={"status": "working", "first_message": history.count(), "conversation": history.conversation()}
+    )
+    store.save_turn(record, sync=False)
+
+    def mark(meta: SessionMeta) -> SessionMeta:
+        return meta.model_copy(update={"last_turn": record.turn_id})
+
+    store.change_session(record.session_id, mark, sync=False, index=changed)
+    return record
+
+
+def resume(admitted: Admitted) -> TurnRecord:
+    """Writes the answer to what the turn waits for; it works again once nothing is open. Raises TurnConflict."""
+    store = admitted.store
+    record = store.find_turn(admitted.record.turn_id)
+    if record is None or record.question is None or record.question != admitted.record.question:
+        raise TurnConflict(
+            f"The turn {admitted.record.turn_id!r} does not wait for this answer (any more): get_reply says how it is."
+        )
+    answered = record.question.model_copy(update={"response": admitted.response})
+    pending = tuple(answered if item == record.question else item for item in record.pending)
+    record = record.model_copy(update={"pending": pending})
+    if record.question is None:
+        record = record.model_copy(update={"status": "working", "process": store.process})
+    # Durable before anything runs: otherwise a kill would have it asked, and run, a second time.
+    store.save_turn(record, sync=True)
+    return record
+
+
+def end(
+    admitted: Admitted,
+    record: TurnRecord,
+    outcome: Outcome,
+    *,
+    agent: SessionAgent | None,
+    partial: str,
+    calls: dict[str, ToolCall],
+) -> TurnRecord:
+    """Settles, makes durable, and writes record, metadata and index; returns the record.
+
+    `agent` is what ran (None: it could not be built), `partial` what the model wrote of a message that it did not
+    complete, `calls` the uses of tools.
+    """
+    store = admitted.store
+    usage = Usage()
+    cycles = 0
+    if agent is not None:
+        agent.manager.fence()
+        usage = agent.window.usage + agent.tokens.used
+        cycles = agent.agent.event_loop_metrics.cycle_count
+    history = store.history_of(record)
+    first = record.first_message or 0
+    waits = outcome.status == "input_required"
+    if not waits:
+        settle(history, note=outcome.note, partial=partial, saved=record.conversation)
+    history.make_durable(since=first)
+    said = history.read(offset=first)
+    at = now()
+
+    def change(meta: SessionMeta) -> SessionMeta:
+        return meta.model_copy(
+            update={
+                "last_active_at": at,
+                "turns": meta.turns + (bool(said) and not waits),
+                "usage": meta.usage + usage,
+                "model": str(admitted.model),
+                "title": meta.title or (_title(record.prompt) if said else ""),
+            }
+        )
+
+    found = store.find_session(record.session_id)
+    if found is None:
+        raise SessionNotFound(f"The session {record.session_id!r} was deleted while the turn ran.")
+    meta = change(found)
+    record = record.model_copy(
+        update={
+            "status": outcome.status,
+            "ended_at": None if waits else at,
+            "response": outcome.response if outcome.response is not None else (said[-1].text if said else ""),
+            "stop_reason": outcome.stop_reason,
+            "usage": record.usage + usage,
+            "session_usage": meta.usage,
+            "tool_calls": calls,
+            "expires_at": None if waits else meta.expires_at,
+            "failure": _failure(outcome.failure),
+            "pending": outcome.pending,
+            "pending_since": at if waits else None,
+            "model_calls": record.model_calls + cycles,
+        }
+    )
+    store.save_turn(record, sync=True)
+    store.change_session(record.session_id, change, sync=False)
+    logger.info("turn %s in session %s: %s", record.turn_id, record.session_id, record.status)
+    return record
+
+
+def end_unbegun(admitted: Admitted, error: AgentMcpError | None) -> TurnRecord:
+    """The record of a turn that never touched its session: cancelled in the queue, or failed before it began.
+
+    One that was to go on, and can't, stays as it is; why not is raised.
+    """
+    if admitted.response is not None:
+        if error is not None:
+            raise error
+        return admitted.store.find_turn(admitted.record.turn_id) or admitted.record
+    status = "failed" if error else "cancelled"
+    stop_reason = None if error else status
+    ended = {"status": status, "ended_at": now(), "failure": _failure(error), "stop_reason": stop_reason}
+    record = admitted.record.model_copy(update=ended)
+    admitted.store.save_turn(record, sync=True)
+    return record
+
+
+def pending_error(record: TurnRecord) -> TurnPending:
+    """The error for an ask in a session whose last turn waits for somebody's input, with both ways out."""
+    return TurnPending(
+        f"The turn {record.turn_id} in this session waits for input, and your prompt was not taken. {record.wanted} "
+        "Have it decided first (a question: get_reply with answer), or give it up with cancel_turn, and ask again."
+    )
+
+
+def _failure(error: AgentMcpError | None) -> Failure | None:
+    return Failure(code=error.code, message=error.message) if error else None
+
+
+def _title(prompt: str) -> str:
+    line = next((line.strip() for line in prompt.splitlines() if line.strip()), "")
+    return line if len(line) <= _TITLE_LENGTH else line[: _TITLE_LENGTH - 3].rstrip() + "..."
