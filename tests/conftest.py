@@ -1,19 +1,80 @@
 """What tests share: a data directory, and real MCP clients of real servers on stdio."""
 
+import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+import pytest_asyncio
 from mcp import StdioServerParameters
 from mcp.client import Client
 from mcp_types import CallToolResult, TextContent
 
+from contract_record import RecordingClient
+
+COVERAGE = "test_coverage.py"
+"""The file whose tests judge a whole run, and come last."""
+_BEHIND_MARKERS = ("node", "shell")
+_left_out = pytest.StashKey[list[str]]()
+
 ERAS = ["legacy", "2026-07-28"]
 """The two generations of the protocol, as `Client(mode=...)` names them."""
+
+
+class Door(NamedTuple):
+    """A running server: a client of it, and its data directory."""
+
+    client: Client
+    data: Path
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
+    """Puts the tests that judge a whole run last, and leaves them out where only a part of the tests was chosen.
+
+    Tests behind a marker that is not chosen don't make a part: what they show must be shown without them too.
+    """
+    before = list(items)
+    yield
+    chosen = set(items)
+    lacking = [
+        item for item in before if item not in chosen and not any(item.get_closest_marker(m) for m in _BEHIND_MARKERS)
+    ]
+    judges = [item for item in items if item.path.name == COVERAGE]
+    others = [item for item in items if item.path.name != COVERAGE]
+    if _is_part(config) or lacking:
+        config.stash[_left_out] = [item.name for item in judges]
+        config.hook.pytest_deselected(items=judges)
+        judges = []
+    items[:] = others + judges
+
+
+def _is_part(config: pytest.Config) -> bool:
+    """Whether files or directories were chosen on the command line."""
+    tests = Path(__file__).parent
+    given = [(config.invocation_params.dir / argument.split("::")[0]).resolve() for argument in config.args]
+    options = config.option
+    return (
+        not any(path == tests or path in tests.parents for path in given)
+        or any("::" in argument for argument in config.args)
+        or bool(options.ignore or options.ignore_glob or options.deselect)
+        or bool(getattr(options, "lf", False))
+    )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Says that the run was not judged, and why."""
+    names = config.stash.get(_left_out, list[str]())
+    if names:
+        terminalreporter.write_line(
+            f"Only a part of the tests was chosen, so whether all of the contract is shown was not judged: "
+            f"{', '.join(names)} left out.",
+            yellow=True,
+        )
 
 
 @pytest.fixture
@@ -40,8 +101,43 @@ async def connect(
     server = StdioServerParameters(
         command=sys.executable, args=["-m", "agent_mcp", "serve"], env=server_environment(data_dir, env)
     )
-    async with Client(server, mode=mode, read_timeout_seconds=60, **client) as connected:
+    async with RecordingClient(server, mode=mode, read_timeout_seconds=60, **client) as connected:
         yield connected
+
+
+@asynccontextmanager
+async def held(context: AbstractAsyncContextManager[Client]) -> AsyncGenerator[Client]:
+    """Holds a context open in a task of its own, since a fixture is left in another task than it was entered in."""
+    opened: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+    done = asyncio.Event()
+
+    async def hold() -> None:
+        try:
+            async with context as entered:
+                opened.set_result(entered)
+                await done.wait()
+        except BaseException as error:
+            if opened.done():
+                raise
+            opened.set_exception(error)
+
+    task = asyncio.create_task(hold())
+    try:
+        yield await opened
+    finally:
+        done.set()
+        await task
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=ERAS)
+async def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Door]:
+    """One server for all tests of a module, for each era: for what does not need a data directory of its own.
+
+    A module that uses it says `pytestmark = pytest.mark.asyncio(loop_scope="module")`.
+    """
+    data = tmp_path_factory.mktemp("door") / "data"
+    async with held(connect(data, mode=str(request.param))) as client:
+        yield Door(client, data)
 
 
 async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
@@ -57,6 +153,20 @@ async def refused(client: Client, tool: str, **arguments: Any) -> str:
     result = await client.call_tool(tool, arguments)
     assert result.is_error, result.structured_content
     return text_of(result)
+
+
+def assert_teaches(text: str, code: str) -> None:
+    """An error is one line that begins with a sentence and ends with its code."""
+    assert text.endswith(f" [{code}]"), text
+    assert "\n" not in text
+    assert len(text) < 600, text
+    assert "Traceback" not in text
+
+
+def made(data: Path) -> set[str]:
+    """The files of a data directory that hold something: all but the index and locks."""
+    files = (path.relative_to(data) for path in data.rglob("*"))
+    return {str(path) for path in files if path.parts[0] != "locks" and not path.name.startswith("catalog.db")}
 
 
 def text_of(result: CallToolResult) -> str:

@@ -68,7 +68,7 @@ class AgentLoop:
         return await self._loop.run_in_executor(self._own, functools.partial(function, *args, **kwargs))
 
     def _run(self) -> None:
-        """Runs the loop until it is stopped. SystemExit in a callback would end it, and every turn would hang for ever."""
+        """Runs the loop until it is stopped. SystemExit in a callback would end it, and every turn would hang."""
         while not self._stopped.is_set():
             try:
                 self._loop.run_forever()

@@ -54,7 +54,7 @@ class AgentFactory:
         try:
             agent = Agent(
                 model=built,
-                system_prompt=spec.system_prompt or None,
+                system_prompt=spec.system_prompt if spec.system_prompt.strip() else None,  # a blank one is refused
                 tools=[*tools],
                 agent_id=spec.agent_id,
                 name=spec.name,

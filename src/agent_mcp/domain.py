@@ -27,7 +27,7 @@ DECISION_TIME = timedelta(days=7)
 
 _AGENT_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _SESSION_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
-_ISSUED_SESSION_ID = re.compile(r"s-[0-9a-f]{32}")
+_ISSUED_PREFIX = "s-"
 _TURN_ID = re.compile(r"t-[0-9a-f]{32}")
 # Windows opens a device for these names, whatever their extension.
 _DEVICE_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
@@ -42,7 +42,7 @@ def _parse_id(text: str, *, pattern: re.Pattern[str], kind: str, longest: int) -
     if pattern.fullmatch(text):
         return text
     if pattern.fullmatch(text.lower()):
-        raise InvalidArgument(f"A {kind} is written in lower case: use {text.lower()!r} instead of {text!r}.")
+        raise InvalidArgument(f"Every {kind} is written in lower case: use {text.lower()!r} instead of {text!r}.")
     raise InvalidArgument(
         f"{_shown(text)} is no {kind}: use 1-{longest} of a-z, 0-9, '_' and '-', beginning with a letter or digit."
     )
@@ -78,12 +78,15 @@ def parse_actor_id(text: str) -> ActorId:
 
 
 def is_issued(session_id: SessionId) -> bool:
-    """Whether only the server gives ids of this shape, so that an unknown one must be a mistake."""
-    return _ISSUED_SESSION_ID.fullmatch(session_id) is not None
+    """Whether only the server gives ids of this shape, so that an unknown one must be a mistake.
+
+    The beginning decides: an id that was cut short or mistyped must not begin an empty conversation either.
+    """
+    return session_id.startswith(_ISSUED_PREFIX)
 
 
 def new_session_id() -> SessionId:
-    return SessionId(f"s-{secrets.token_hex(16)}")
+    return SessionId(f"{_ISSUED_PREFIX}{secrets.token_hex(16)}")
 
 
 def new_turn_id() -> TurnId:
@@ -216,7 +219,7 @@ class SessionMeta(Fact):
 
 class OpenTurn(Fact):
     turn_id: TurnId
-    status: ReplyStatus
+    status: Literal["working", "input_required"]
 
 
 class SessionInfo(Fact):
@@ -237,6 +240,11 @@ class SessionInfo(Fact):
     continued_from: SessionId | None = None
     open_turn: OpenTurn | None = None
     transcript: str
+
+
+class ListedSession(SessionInfo):
+    """A session in a list. `snippet` is the piece of it that fits the query."""
+
     snippet: str | None = None
 
 

@@ -82,7 +82,10 @@ class Models:
         if name is not None and name != AUTO:
             return Choice(ref=parse_model(name), why="the agent names it")
         if self._default != AUTO:
-            return Choice(ref=parse_model(self._default), why="AGENT_MCP_MODEL names it")
+            try:
+                return Choice(ref=parse_model(self._default), why="AGENT_MCP_MODEL names it")
+            except InvalidArgument as error:
+                raise NoModel(f"AGENT_MCP_MODEL can't be used: {error.message}") from None
         found = self._aws()
         if found is None:
             raise NoModel(

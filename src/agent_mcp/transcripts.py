@@ -13,13 +13,16 @@ Read = Callable[[int, int], Sequence[Message]]
 """Reads messages: from an index, at most so many."""
 
 
-def newest(read: Read, *, before: int, max_bytes: int, size: Callable[[Message], int]) -> list[Message]:
-    """The newest messages in front of index `before` that fit `max_bytes` together; at least one where there is one."""
+def newest(read: Read, *, before: int, since: int = 0, max_bytes: int, size: Callable[[Message], int]) -> list[Message]:
+    """The newest messages from index `since` on and in front of `before` that fit `max_bytes` together.
+
+    At least one where there is one.
+    """
     chosen: list[Message] = []
     used = 0
     start = before
-    while start > 0:
-        step = max(0, start - 50)
+    while start > since:
+        step = max(since, start - 50)
         for message in reversed(read(step, start - step)):
             used += size(message)
             if chosen and used > max_bytes:
@@ -36,7 +39,7 @@ def markdown(meta: SessionMeta, read: Read, *, total: int, before: int | None = 
     """
     end = total if before is None else min(before, total)
     room = MAX_BYTES - _FOR_FRAME
-    shown = newest(read, before=end, max_bytes=room, size=lambda m: len(_entry(m, room).encode()))
+    shown = newest(read, before=end, max_bytes=room, size=lambda m: len(_entry(m, room).encode()) + 1)
     parts = [f"# {meta.title or meta.session_id}\n"]
     parts.append(f"Session `{meta.session_id}` with agent `{meta.agent_id}` for `{meta.actor_id}`.\n")
     if shown and shown[0].index > 0:

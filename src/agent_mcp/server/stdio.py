@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import anyio
 from mcp.server import Server
 from mcp.server.stdio import stdio_server
 from mcp.shared.message import SessionMessage
+from mcp_types import INVALID_PARAMS, ErrorData, JSONRPCError
+from pydantic import ValidationError
 
 from agent_mcp.service import Service
 
@@ -36,6 +39,8 @@ async def serve_stdio(server: Server[Any], service: Service) -> None:
                 with suppress(anyio.ClosedResourceError):  # stopped by a signal
                     async with relayed:
                         async for item in incoming:
+                            if isinstance(item, ValidationError) and (answer := _unreadable(item)) is not None:
+                                await outgoing.send(SessionMessage(answer))
                             await relayed.send(item)
                         await service.drain(grace=GRACE_SECONDS)
 
@@ -58,3 +63,27 @@ async def serve_stdio(server: Server[Any], service: Service) -> None:
                 await anyio.sleep(_FLUSH_SECONDS)
                 os._exit(0)
             tasks.cancel_scope.cancel()
+
+
+def _unreadable(error: ValidationError) -> JSONRPCError | None:
+    """The answer to a request that the SDK could not read, None where nobody waits for one.
+
+    The SDK drops such a line, and its caller waits for ever. What comes in practice is half of a surrogate pair, from a
+    client that cut a text inside an emoji: JSON can write it, but no text can hold it.
+    """
+    try:
+        request: object = json.loads(error.errors()[0]["input"])
+    except (ValueError, TypeError, RecursionError):
+        return None
+    if not isinstance(request, dict):
+        return None
+    items = cast("dict[str, object]", request)
+    request_id = items.get("id")
+    if "method" not in items or not isinstance(request_id, str | int) or not str(request_id).isprintable():
+        return None
+    text = (
+        "The request can't be read: it is no JSON-RPC, or a text in it holds half of a surrogate pair. Send whole "
+        "Unicode characters. Nothing was changed. [invalid_argument]"
+    )
+    failure = ErrorData(code=INVALID_PARAMS, message=text, data={"code": "invalid_argument"})
+    return JSONRPCError(jsonrpc="2.0", id=request_id, error=failure)

@@ -155,11 +155,14 @@ def _explain(tool: str, known: list[str], error: dict[str, Any]) -> str:
 
 def _suggest(name: str, known: Mapping[str, object] | list[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=1)
-    return f"Did you mean {near[0]!r}? " * bool(near) + f"There are: {', '.join(known)}."
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    return f"{hint}There are: {', '.join(known)}."
 
 
 def _published(schema: Mapping[str, Any], *, absent_null: bool) -> dict[str, Any]:
     """The schema as it is sent: without generated titles; arguments that may be absent without their null.
+
+    What a result leaves to its default says nothing to a reader, for results are sent whole.
 
     A null is taken for absent all the same: not to offer it saves every client tokens, and spares those whose models
     know no unions.
@@ -174,7 +177,7 @@ def _published(schema: Mapping[str, Any], *, absent_null: bool) -> dict[str, Any
         kept = {
             key: clean(value, names=key in ("properties", "$defs"))
             for key, value in items.items()
-            if names or not (key == "title" or (key == "default" and value is None))
+            if names or not (key == "title" or (key == "default" and (value is None or not absent_null)))
         }
         options = kept.get("anyOf")
         if isinstance(options, list):

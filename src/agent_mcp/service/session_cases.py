@@ -13,6 +13,7 @@ from agent_mcp.domain import (
     AgentSpec,
     Caller,
     Fact,
+    ListedSession,
     Message,
     OpenTurn,
     SessionId,
@@ -36,7 +37,7 @@ _MAX_TITLE = 200
 
 
 class SessionPage(Fact):
-    sessions: tuple[SessionInfo, ...]
+    sessions: tuple[ListedSession, ...]
     next_cursor: str | None = None
 
 
@@ -86,7 +87,8 @@ class SessionCases:
         store = self._stores.of(caller)
         if session_id is not None and is_issued(session_id):
             raise InvalidArgument(
-                f"Ids like {session_id!r} are given by the server: leave session_id out, or choose another."
+                f"Only the server gives ids that begin with 's-', such as {session_id!r}: leave session_id out, or "
+                "choose another."
             )
         if continue_from is None:
             if at is not None:
@@ -174,7 +176,7 @@ class SessionCases:
             agent_id=agent_id,
             actor_id=actor_id,
             status=status,
-            query=query,
+            query=query if query and query.strip() else None,
             after=(int(position[0]), str(position[1])) if position else None,
         )
         shown = rows[:size]
@@ -200,16 +202,15 @@ class SessionCases:
         history = store.history(self.find(store, session_id))
         total = history.count()
         end = total if before is None else min(before, total)
-        size = min(page_size(limit), end)
         messages = transcripts.newest(
             lambda offset, count: history.read(offset=offset, limit=count),
             before=end,
+            since=max(0, end - page_size(limit)),
             max_bytes=transcripts.MAX_BYTES,
-            size=lambda message: len(message.model_dump_json()),
+            size=lambda message: len(message.model_dump_json().encode()),
         )
-        shown = messages[-size:] if size else []
-        first = shown[0].index if shown else 0
-        return TranscriptPage(session_id=session_id, messages=tuple(shown), total=total, before=first or None)
+        first = messages[0].index if messages else 0
+        return TranscriptPage(session_id=session_id, messages=tuple(messages), total=total, before=first or None)
 
     @threaded
     def markdown(self, caller: Caller, session_id: SessionId, *, before: int | None = None) -> str:
@@ -270,9 +271,7 @@ class SessionCases:
             model=self._model_name(self._agents.usable(store, agent)),
         )
 
-    def info(
-        self, store: Store, meta: SessionMeta, *, damaged: bool = False, snippet: str | None = None
-    ) -> SessionInfo:
+    def info(self, store: Store, meta: SessionMeta, *, damaged: bool = False) -> SessionInfo:
         """A session as callers see it."""
         turn = self.open_turn(store, meta.session_id)
         return SessionInfo(
@@ -293,7 +292,6 @@ class SessionCases:
             if turn
             else None,
             transcript=transcript_uri(meta.session_id),
-            snippet=snippet,
         )
 
     def is_expired(self, store: Store, meta: SessionMeta) -> bool:
@@ -328,12 +326,16 @@ class SessionCases:
         except NoModel:
             return None  # An ask will say so; a session can wait for it.
 
-    def _listed(self, store: Store, session_id: SessionId, *, damaged: bool, snippet: str | None) -> SessionInfo | None:
+    def _listed(
+        self, store: Store, session_id: SessionId, *, damaged: bool, snippet: str | None
+    ) -> ListedSession | None:
         try:
             meta = store.find_session(session_id)
         except SessionDamaged:
             meta, damaged = store.unreadable_session(session_id), True
-        return self.info(store, meta, damaged=damaged, snippet=snippet) if meta else None
+        if meta is None:
+            return None
+        return ListedSession(**dict(self.info(store, meta, damaged=damaged)), snippet=snippet)
 
 
 def _end_of_turn(history: History, *, total: int, at: int | None) -> int:

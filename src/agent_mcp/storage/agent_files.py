@@ -38,7 +38,7 @@ def parse(text: str, *, agent_id: AgentId, source: str) -> AgentSpec:
     head, body = _split(text)
     try:
         front: object = yaml.safe_load(head)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-13-45
         raise InvalidArgument(f"its front matter is not valid YAML ({' '.join(str(error).split())[:200]})") from None
     if not isinstance(front, Mapping):
         raise InvalidArgument("its front matter is no list of 'key: value' lines")
@@ -140,7 +140,7 @@ def read_directory(directory: Path, *, source: str) -> tuple[list[AgentSpec], li
     for path in sorted(_markdown(directory)):
         try:
             spec = read_file(path, source=source)
-        except InvalidArgument as error:
+        except (InvalidArgument, StorageFailed) as error:
             warnings.append(error.message)
         else:
             if spec is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -84,8 +85,12 @@ class History:
 
     def read(self, *, offset: int = 0, limit: int | None = None) -> list[Message]:
         """The messages from index `offset` on, at most `limit`; raises SessionDamaged naming the file."""
-        end = self.count() if limit is None else min(self.count(), offset + limit)
-        return [_shown(index, self._load(index)) for index in range(offset, end)]
+        count = self.count()
+        end = count if limit is None else min(count, offset + limit)
+        # One more, for how the tools that are used in the last of them ended.
+        records = [self._load(index) for index in range(offset, min(end + 1, count))]
+        ends = _tool_ends(records)
+        return [_shown(index, record, ends) for index, record in zip(range(offset, end), records, strict=False)]
 
     def last(self) -> StrandsMessage | None:
         """The last message as Strands has it, or None."""
@@ -219,7 +224,18 @@ class History:
         return record
 
 
-def _shown(index: int, record: SessionMessage) -> Message:
+def _tool_ends(records: list[SessionMessage]) -> dict[str, Literal["success", "error"]]:
+    """How each use of a tool ended, by its id."""
+    ends: dict[str, Literal["success", "error"]] = {}
+    for record in records:
+        for block in record.to_message()["content"]:
+            if "toolResult" in block:
+                result = block["toolResult"]
+                ends[result["toolUseId"]] = "error" if result.get("status") == "error" else "success"
+    return ends
+
+
+def _shown(index: int, record: SessionMessage, ends: Mapping[str, Literal["success", "error"]]) -> Message:
     """A message of the transcript: the text that people read, and the tools by name."""
     message = record.to_message()
     calls: list[ToolCall] = []
@@ -230,7 +246,7 @@ def _shown(index: int, record: SessionMessage) -> Message:
             use = block["toolUse"]
             given: object = use.get("input")
             arguments = cast("dict[str, Any]", given) if isinstance(given, dict) else {"input": given}
-            calls.append(ToolCall(name=use["name"], arguments=arguments))
+            calls.append(ToolCall(name=use["name"], arguments=arguments, status=ends.get(use["toolUseId"])))
         elif "toolResult" in block:
             results = True
             texts.extend(_result_text(item) for item in block["toolResult"].get("content", []))
