@@ -10,11 +10,24 @@ import pytest
 
 from conftest import server_environment
 
-pytestmark = pytest.mark.node
+pytestmark = [pytest.mark.node, pytest.mark.timeout(600), pytest.mark.usefixtures("inspector")]
 
 INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"
 VERSIONS = {"legacy": "2025-11-25", "modern": "2026-07-28"}
 """The Inspector's names for the generations, and the revision that each comes to."""
+
+
+@pytest.fixture(scope="module")
+def inspector() -> None:
+    """Fetches the Inspector, once: where that fails no test need try."""
+    fetched = subprocess.run(
+        ["npx", "-y", INSPECTOR, "--cli", "--version"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert fetched.returncode == 0, fetched.stdout + fetched.stderr
 
 
 @pytest.fixture(params=list(VERSIONS))
