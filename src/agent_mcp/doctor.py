@@ -35,9 +35,16 @@ def _examine(service: Service, caller: Caller) -> list[Finding]:
     findings.append(_model(service))
     allowed = ", ".join(service.toolbox.names())
     findings.append(Finding(True, "tools", f"agents may be given {allowed}; AGENT_MCP_TOOLS adds more"))
+    if settings.allow_tools:
+        who = ", ".join(sorted(service.toolbox.needs_approval())) or "nothing"
+        text = (
+            f"{', '.join(settings.allow_tools)} run as this user, in a folder per session that confines nothing; "
+            f"a person approves each use of {who} (AGENT_MCP_ALLOW_TOOLS, AGENT_MCP_APPROVE)"
+        )
+        findings.append(Finding(True, "allowed tools", text))
     findings.extend(Finding(False, "tools", warning) for warning in service.toolbox.warnings)
     if findings[1].ok:
-        _, warnings = service.store(caller).agents.list_all()
+        _, warnings = service.agents.all(service.store(caller))
         findings.extend(Finding(False, "agents", warning) for warning in warnings)
     life = f"{settings.session_ttl} s after the last turn" if settings.session_ttl else "never"
     findings.append(Finding(True, "sessions", f"expire {life} (AGENT_MCP_SESSION_TTL)"))

@@ -3,87 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import os
 import sys
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, cast
 
 import click
 
 from agent_mcp import demo as demo_session
 from agent_mcp import doctor as examination
+from agent_mcp.cli.agents import agents
+from agent_mcp.cli.common import CALLER, foreseen, settings_of, use_service, with_settings
+from agent_mcp.cli.sessions import sessions
+from agent_mcp.cli.turns import turns
 from agent_mcp.compose import build_service, warm_up
-from agent_mcp.config import PREFIX, Settings
-from agent_mcp.domain import LOCAL_SUBJECT, Caller, parse_actor_id, parse_agent_id, parse_session_id
-from agent_mcp.errors import AgentMcpError
+from agent_mcp.domain import Reply, parse_actor_id, parse_agent_id, parse_session_id
 from agent_mcp.events import Retrying, TextWritten, ToolStarted
+from agent_mcp.following import Followed
 from agent_mcp.service import Service
 from agent_mcp.service.turn_cases import Prompt
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def _flags(context: click.Context) -> dict[str, str]:
-    """The flags that were given, under the names of their variables."""
-    if context.obj is None:
-        context.obj = {}
-    return cast("dict[str, str]", context.obj)
-
-
-def _with_settings(command: Callable[P, T]) -> Callable[P, T]:
-    """Adds a flag for every setting. A flag wins over the environment, also one that stands before the command."""
-
-    def remember(context: click.Context, option: click.Parameter, value: str | None) -> None:
-        if value is not None:
-            _flags(context)[f"{PREFIX}{str(option.name).upper()}"] = value
-
-    for name, field in reversed(Settings.model_fields.items()):
-        command = click.option(
-            f"--{name.replace('_', '-')}",
-            name,
-            help=f"{field.description} [{PREFIX}{name.upper()}]",
-            callback=remember,
-            expose_value=False,
-            metavar="VALUE",
-        )(command)
-    return command
-
-
-def _foreseen(command: Callable[P, T]) -> Callable[P, T]:
-    """Shows an error that was foreseen as one line, and exits with 1."""
-
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return command(*args, **kwargs)
-        except AgentMcpError as error:
-            raise click.ClickException(f"{error.message} [{error.code}]") from None
-
-    return run
-
-
-def _settings(context: click.Context) -> Settings:
-    return Settings.from_env({**os.environ, **_flags(context)})
-
-
-def _run(settings: Settings, use: Callable[[Service], Coroutine[Any, Any, T]]) -> T:
-    async def run() -> T:
-        service = build_service(settings, os.environ)
-        try:
-            return await use(service)
-        finally:
-            await service.close(grace=0)
-
-    return asyncio.run(run())
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="agent-mcp")
-@_with_settings
+@with_settings
 @click.pass_context
 def cli(context: click.Context) -> None:
     """A team of agents that remember, for MCP hosts. Without a command: serve MCP on stdin and stdout."""
@@ -92,15 +35,15 @@ def cli(context: click.Context) -> None:
 
 
 @cli.command()
-@_with_settings
+@with_settings
 @click.pass_context
-@_foreseen
+@foreseen
 def serve(context: click.Context) -> None:
     """Serve MCP on stdin and stdout."""
     from agent_mcp.server.app import build_server
     from agent_mcp.server.stdio import serve_stdio
 
-    settings = _settings(context)
+    settings = settings_of(context)
     _log_to_stderr()
 
     async def run() -> None:
@@ -116,9 +59,9 @@ def serve(context: click.Context) -> None:
 @click.option("--session", help="The session to go on with.", metavar="ID")
 @click.option("--actor", help="On whose behalf.  [default: local]", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole reply as JSON.")
-@_with_settings
+@with_settings
 @click.pass_context
-@_foreseen
+@foreseen
 def ask(
     context: click.Context,
     prompt: str | None,
@@ -139,11 +82,29 @@ def ask(
         session_id=parse_session_id(session) if session else None,
         actor_id=parse_actor_id(actor) if actor else None,
     )
-    _run(_settings(context), lambda service: _ask(service, asked, as_json=as_json))
+    use_service(context, lambda service: _ask(service, asked, as_json=as_json))
 
 
 async def _ask(service: Service, prompt: Prompt, *, as_json: bool) -> None:
-    following = (await service.turns.ask(Caller(subject=LOCAL_SUBJECT), prompt)).followed
+    following = (await service.turns.ask(CALLER, prompt)).followed
+    reply = await _stream(service, following, as_json=as_json)
+    # In a terminal there is a person to decide.
+    while (record := following.record()).question and not as_json and sys.stdin.isatty():
+        click.echo(f"{record.wanted if record.question.kind == 'question' else record.question.text}", err=True)
+        if record.question.kind == "question":
+            answer = await asyncio.to_thread(click.prompt, "Your answer", err=True)
+            following = await service.turns.answer(CALLER, str(answer), turn_id=record.turn_id)
+        else:
+            approve = await asyncio.to_thread(click.confirm, "Allow this use of the tool", err=True)
+            following = await service.turns.decide(CALLER, record.turn_id, approve=approve)
+        reply = await _stream(service, following, as_json=as_json)
+    if reply.question and not as_json:
+        click.echo(reply.question, err=True)
+    click.echo(f"session: {reply.session_id}", err=True)
+
+
+async def _stream(service: Service, following: Followed, *, as_json: bool) -> Reply:
+    """Prints what happens in a turn until it ends or waits for somebody."""
     written = ""
     async for event in following.events(wait=service.settings.turn_timeout + 60, pace=0.02):
         match event:
@@ -161,9 +122,9 @@ async def _ask(service: Service, prompt: Prompt, *, as_json: bool) -> None:
         click.echo(reply.model_dump_json(indent=2))
     elif not written.endswith(reply.response):
         click.echo(("\n" if written else "") + reply.response)
-    else:
+    elif written:
         click.echo()
-    click.echo(f"session: {reply.session_id}", err=True)
+    return reply
 
 
 @cli.command()
@@ -172,7 +133,7 @@ async def _ask(service: Service, prompt: Prompt, *, as_json: bool) -> None:
     type=click.Path(path_type=Path),
     help="Where the session is kept.  [default: a temporary directory]",
 )
-@_foreseen
+@foreseen
 def demo(data_dir: Path | None) -> None:
     """Tell an agent a name, restart the server, and ask for the name: on the offline model, over MCP."""
     if not asyncio.run(demo_session.run(data_dir, say=click.echo)):
@@ -180,17 +141,21 @@ def demo(data_dir: Path | None) -> None:
 
 
 @cli.command()
-@_with_settings
+@with_settings
 @click.pass_context
-@_foreseen
+@foreseen
 def doctor(context: click.Context) -> None:
     """Say what would be used and why, and what is wrong. Exits with 1 if something is broken."""
-    settings = _settings(context)
-    findings = _run(settings, lambda service: examination.examine(service, Caller(subject=LOCAL_SUBJECT)))
+    findings = use_service(context, lambda service: examination.examine(service, CALLER))
     for finding in findings:
         click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.text}")
     if not all(finding.ok for finding in findings):
         sys.exit(1)
+
+
+cli.add_command(agents)
+cli.add_command(sessions)
+cli.add_command(turns)
 
 
 def _log_to_stderr() -> None:

@@ -1,0 +1,98 @@
+"""`agent-mcp agents`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from agent_mcp.cli.common import CALLER, command, json_option, print_json, print_table, use_service
+from agent_mcp.domain import AgentSpec, parse_agent_id
+from agent_mcp.service import Service
+from agent_mcp.service.agent_cases import AgentDraft, AgentPage
+from agent_mcp.service.stores import MAX_PAGE
+from agent_mcp.storage.agent_files import render
+
+
+@click.group()
+def agents() -> None:
+    """List, show, create and delete agents."""
+
+
+@command(agents, "list")
+@click.option("--query", help="Only agents with these words in id, name or description.")
+@json_option
+def list_agents(context: click.Context, query: str | None, as_json: bool) -> None:
+    """List the agents that can be asked; files that can't be read are named on stderr."""
+    found, page = use_service(context, lambda service: _all(service, query))
+    for warning in page.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    if as_json:
+        print_json(found)
+    else:
+        print_table((agent.agent_id, agent.source, agent.model or "", agent.description) for agent in found)
+
+
+async def _all(service: Service, query: str | None) -> tuple[list[AgentSpec], AgentPage]:
+    found: list[AgentSpec] = []
+    cursor: str | None = None
+    while True:
+        page = await service.agents.list_agents(CALLER, query=query, limit=MAX_PAGE, cursor=cursor)
+        found += page.agents
+        cursor = page.next_cursor
+        if cursor is None:
+            return found, page
+
+
+@command(agents)
+@click.argument("agent_id")
+@json_option
+def show(context: click.Context, agent_id: str, as_json: bool) -> None:
+    """Print an agent's file."""
+    agent = use_service(context, lambda service: service.agents.get(CALLER, parse_agent_id(agent_id)))
+    if as_json:
+        print_json(agent)
+    else:
+        click.echo(render(agent), nl=False)
+
+
+@command(agents)
+@click.argument("name")
+@click.option("--system-prompt", help='Who the agent is and how it works; "-" reads it from stdin.')
+@click.option("--description", help="What to use it for.")
+@click.option("--agent-model", help="provider:model_id", metavar="MODEL")
+@click.option("--tool", "tools", multiple=True, help="A tool that it may use; can be given several times.")
+@click.option("--id", "agent_id", help="An id of your own.")
+@click.option("--example", help="Fill what is not given from an example.")
+@json_option
+def create(
+    context: click.Context,
+    name: str,
+    system_prompt: str | None,
+    description: str | None,
+    agent_model: str | None,
+    tools: tuple[str, ...],
+    agent_id: str | None,
+    example: str | None,
+    as_json: bool,
+) -> None:
+    """Create an agent."""
+    if system_prompt == "-":
+        system_prompt = sys.stdin.read()
+    draft = AgentDraft(
+        name=name, system_prompt=system_prompt, description=description, model=agent_model, tools=tools or None
+    )
+    own_id = parse_agent_id(agent_id) if agent_id else None
+    made = use_service(context, lambda service: service.agents.create(CALLER, draft, agent_id=own_id, example=example))
+    if as_json:
+        print_json(made)
+    else:
+        click.echo(f"{made.agent_id} {'created' if made.created else 'was there already'}")
+
+
+@command(agents)
+@click.argument("agent_id")
+def delete(context: click.Context, agent_id: str) -> None:
+    """Delete an agent. Its sessions stay readable."""
+    use_service(context, lambda service: service.agents.delete(CALLER, parse_agent_id(agent_id)))
+    click.echo(f"{agent_id} deleted")

@@ -1,0 +1,113 @@
+"""What all commands share: flags for settings, errors as one line, the service, and how results are printed."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, ParamSpec, TypeVar, cast
+
+import click
+from pydantic import BaseModel, TypeAdapter
+
+from agent_mcp.compose import build_service
+from agent_mcp.config import PREFIX, Settings
+from agent_mcp.domain import LOCAL_SUBJECT, Caller
+from agent_mcp.errors import AgentMcpError
+from agent_mcp.service import Service
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CALLER = Caller(subject=LOCAL_SUBJECT)
+"""Who acts in the shell: the operator, as the one subject that there is."""
+
+
+def with_settings(command: Callable[P, T]) -> Callable[P, T]:
+    """Adds a flag for every setting. A flag wins over the environment, also one that stands before the command."""
+
+    def remember(context: click.Context, option: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            _flags(context)[f"{PREFIX}{str(option.name).removeprefix('setting_').upper()}"] = value
+
+    for name, field in reversed(Settings.model_fields.items()):
+        command = click.option(
+            f"--{name.replace('_', '-')}",
+            f"setting_{name}",
+            help=f"{field.description} [{PREFIX}{name.upper()}]",
+            callback=remember,
+            expose_value=False,
+            metavar="VALUE",
+        )(command)
+    return command
+
+
+def foreseen(command: Callable[P, T]) -> Callable[P, T]:
+    """Shows an error that was foreseen as one line, and exits with 1."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except AgentMcpError as error:
+            raise click.ClickException(f"{error.message} [{error.code}]") from None
+
+    return run
+
+
+def command(group: click.Group, name: str | None = None) -> Callable[[Callable[..., None]], click.Command]:
+    """A command of `group` with the flags for settings; its errors are one line each."""
+
+    def make(function: Callable[..., None]) -> click.Command:
+        return group.command(name)(with_settings(click.pass_context(foreseen(function))))
+
+    return make
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def settings_of(context: click.Context) -> Settings:
+    """The settings from the environment and from the flags."""
+    return Settings.from_env({**os.environ, **_flags(context)})
+
+
+def use_service(context: click.Context, use: Callable[[Service], Coroutine[Any, Any, T]]) -> T:
+    """Runs `use` with a service over the settings' data directory, and closes that."""
+
+    async def run() -> T:
+        service = build_service(settings_of(context), os.environ)
+        try:
+            return await use(service)
+        finally:
+            await service.close(grace=0)
+
+    return asyncio.run(run())
+
+
+def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, object]) -> None:
+    """Prints one result, a list of them or several by name, as JSON."""
+    click.echo(TypeAdapter(Any).dump_json(value, indent=2, exclude_none=True).decode())
+
+
+def print_table(rows: Iterable[Sequence[str]]) -> None:
+    """Prints rows in columns; tabs between them where nobody looks, so that programs can cut them."""
+    shown = [[" ".join(cell.split()) for cell in row] for row in rows]
+    if not shown:
+        return
+    if not sys.stdout.isatty():
+        for row in shown:
+            click.echo("\t".join(row))
+        return
+    widths = [max(len(row[column]) for row in shown) for column in range(len(shown[0]))]
+    for row in shown:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _flags(context: click.Context) -> dict[str, str]:
+    """The flags that were given, under the names of their variables."""
+    if context.obj is None:
+        context.obj = {}
+    return cast("dict[str, str]", context.obj)
