@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from agent_mcp.cli import cli
@@ -63,9 +64,12 @@ def test_the_settings_page_and_table_are_as_generated() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_the_readme_names_each_command() -> None:
-    said = {name for cells in rows("In the shell") for name in re.findall(r"`agent-mcp (\w+)", cells[0])}
-    assert said == set(cli.commands)
+def test_the_readme_names_each_command_of_the_shell() -> None:
+    said = {name: cells[1] for cells in rows("In the shell") for name in re.findall(r"`agent-mcp (\w+)", cells[0])}
+    assert set(said) == set(cli.commands)
+    for name, command in cli.commands.items():
+        if isinstance(command, click.Group):
+            assert set(command.commands) <= set(re.findall(r"`(\w+)`", said[name])), name
 
 
 def test_the_examples_for_hosts_are_json_and_use_settings_that_there_are() -> None:
