@@ -185,9 +185,7 @@ class Received:
 Script = Callable[[Received], Reply]
 
 
-def say(
-    *parts: str | Control, stop_reason: str | None = None, usage: tuple[int, int] | None = None
-) -> Answer:
+def say(*parts: str | Control, stop_reason: str | None = None, usage: tuple[int, int] | None = None) -> Answer:
     """An answer of one text block: a single string, or the exact chunks with holds and faults between."""
     text = Text(parts[0]) if len(parts) == 1 and isinstance(parts[0], str) else Text(chunks=parts)
     return Answer([text], stop_reason=stop_reason, usage=usage)
@@ -237,9 +235,7 @@ class BedrockServer:
     def __enter__(self) -> Self:
         _converse_stream()  # read the service model here, not in the first request
         http = _HTTPServer(("127.0.0.1", 0), partial(_Handler, self))
-        threading.Thread(
-            target=http.serve_forever, kwargs={"poll_interval": POLL}, name="bedrock", daemon=True
-        ).start()
+        threading.Thread(target=http.serve_forever, kwargs={"poll_interval": POLL}, name="bedrock", daemon=True).start()
         self._http = http
         return self
 
@@ -366,15 +362,11 @@ def check_history(body: Json) -> list[str]:
         called = [use["toolUseId"] for use in uses]
         found += [f"{where}: toolUseId {id} was used before" for id in called if id in seen]
         seen.update(called)
-        found += [
-            f"{where}: the input of {u['name']} is no object" for u in uses if type(u["input"]) is not dict
-        ]
+        found += [f"{where}: the input of {u['name']} is no object" for u in uses if type(u["input"]) is not dict]
 
     if not messages or messages[-1]["role"] != "user":
         found.append("messages: the conversation must end with a user message")
-    if "toolConfig" not in body and any(
-        _blocks(m, kind) for m in messages for kind in ("toolUse", "toolResult")
-    ):
+    if "toolConfig" not in body and any(_blocks(m, kind) for m in messages for kind in ("toolUse", "toolResult")):
         found.append("toolConfig: missing, though messages use tools")
     tools = Received(model_id="", body=body).tools
     if len(set(tools)) < len(tools):
@@ -477,11 +469,7 @@ class _ConverseStream:
         """What is wrong with the shape of the events of an answer."""
         steps = _play(reply, received) if isinstance(reply, Answer) else ()
         events = [step for step in steps if isinstance(step, tuple)]
-        return [
-            error
-            for name, payload in events
-            for error in self._check({name: payload}, self._stream, "answer")
-        ]
+        return [error for name, payload in events for error in self._check({name: payload}, self._stream, "answer")]
 
     def _check(self, value: Json, shape: Any, where: str) -> list[str]:
         report = self._validator.validate(value, shape)

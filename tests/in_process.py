@@ -28,14 +28,16 @@ async def running(
 
 async def ask(service: Service, text: str, session: str | None = None, *, agent: str | None = None) -> Reply:
     """One turn, to its end; raises what it failed with."""
-    following = await service.ask(
-        CALLER,
-        Prompt(
-            text=text,
-            agent_id=AgentId(agent) if agent else None,
-            session_id=SessionId(session) if session else None,
-        ),
-    )
+    following = (
+        await service.turns.ask(
+            CALLER,
+            Prompt(
+                text=text,
+                agent_id=AgentId(agent) if agent else None,
+                session_id=SessionId(session) if session else None,
+            ),
+        )
+    ).followed
     async for _ in following.events(wait=60, pace=0.01):
         pass
     reply = following.reply()

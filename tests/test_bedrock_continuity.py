@@ -18,7 +18,7 @@ import pytest
 
 from agent_mcp.domain import ToolCall
 from agent_mcp.errors import ToolNotAllowed
-from agent_mcp.service import NewAgent, Service
+from agent_mcp.service import AgentDraft, Service
 from bedrock_server import Answer, BedrockServer, Received, Text, ToolUse, in_turn, say, use_tool
 from conftest import call, connect, server_environment
 from in_process import CALLER, ask, running
@@ -108,7 +108,7 @@ async def test_the_system_prompt_is_sent_and_never_kept_in_the_conversation(
     bedrock: BedrockServer, serving: Serving, data_dir: Path
 ) -> None:
     async with serving() as service:
-        await service.create_agent(CALLER, NewAgent(name="Pirate", system_prompt="You are a pirate called Ann."))
+        await service.agents.create(CALLER, AgentDraft(name="Pirate", system_prompt="You are a pirate called Ann."))
         told = await ask(service, "Ahoy", agent="pirate")
         replace_in(data_dir / "agents" / "pirate.md", "called Ann", "called Bob")  # by hand, between two turns
         await ask(service, "And now?", told.session_id)
@@ -127,7 +127,7 @@ async def test_a_calculation_goes_to_the_tool_and_its_result_back_to_bedrock(
         say("I used the calculator."),
     )
     async with serving() as service:
-        await service.create_agent(CALLER, NewAgent(name="Sums", tools=("calculator",)))
+        await service.agents.create(CALLER, AgentDraft(name="Sums", tools=("calculator",)))
         reply = await ask(service, "What is 6 * 7?", agent="sums")
     async with serving() as service:
         await ask(service, "How did you do that?", reply.session_id)
@@ -151,7 +151,7 @@ async def test_a_tool_that_fails_tells_bedrock_so_and_the_turn_goes_on(
 ) -> None:
     bedrock.script = in_turn(use_tool("calculator", {"expression": "1 / 0"}), say("That can't be worked out."))
     async with serving() as service:
-        await service.create_agent(CALLER, NewAgent(name="Sums", tools=("calculator",)))
+        await service.agents.create(CALLER, AgentDraft(name="Sums", tools=("calculator",)))
         reply = await ask(service, "What is 1 / 0?", agent="sums")
     assert "division by zero" in bedrock.requests[1].tool_results[0]
     assert [call.status for call in reply.tool_calls] == ["error"]
@@ -190,11 +190,11 @@ async def test_a_tool_of_the_operators_module_is_run_with_what_bedrock_gave(
     (tmp_path / "shop_tools.py").write_text(OPERATOR_TOOLS)
     async with serving(tools="shop_tools") as service:
         with pytest.raises(ToolNotAllowed, match="py:stock"):
-            await service.create_agent(CALLER, NewAgent(name="Shop", tools=("py:stok",)))
-        await service.create_agent(CALLER, NewAgent(name="Shop", tools=("py:stock",)))
+            await service.agents.create(CALLER, AgentDraft(name="Shop", tools=("py:stok",)))
+        await service.agents.create(CALLER, AgentDraft(name="Shop", tools=("py:stock",)))
         reply = await ask(service, "How many bolts?", agent="shop")
     async with serving() as service:  # the operator takes the module away
-        listed = await service.list_agents(CALLER, query="shop")
+        listed = await service.agents.list_agents(CALLER, query="shop")
         again = await ask(service, "And nuts?", reply.session_id)
     assert bedrock.requests[0].tools == ["stock", "search_session"]
     assert bedrock.requests[1].tool_results == ["17 bolts in store"]

@@ -151,9 +151,7 @@ def test_text_is_streamed_in_pieces_with_its_usage(serve: Serve) -> None:
 def test_a_tool_call_makes_the_round_trip(serve: Serve) -> None:
     def script(received: Received) -> Reply:
         return (
-            say(f"It is {received.tool_results[0]}.")
-            if received.tool_results
-            else use_tool("double", {"number": 21})
+            say(f"It is {received.tool_results[0]}.") if received.tool_results else use_tool("double", {"number": 21})
         )
 
     server = serve(script)

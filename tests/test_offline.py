@@ -55,12 +55,8 @@ def echo(value: str, times: int = 1) -> str:
     return " ".join([value] * times)
 
 
-def new_agent(
-    *, model_id: str = "basic", messages: Messages | None = None, tools: Sequence[Any] = ()
-) -> Agent:
-    return Agent(
-        model=OfflineModel(model_id), messages=list(messages or []), tools=list(tools), callback_handler=None
-    )
+def new_agent(*, model_id: str = "basic", messages: Messages | None = None, tools: Sequence[Any] = ()) -> Agent:
+    return Agent(model=OfflineModel(model_id), messages=list(messages or []), tools=list(tools), callback_handler=None)
 
 
 def talk(*prompts: str, agent: Agent | None = None) -> str:
@@ -81,9 +77,7 @@ def tool_use(use_id: str) -> Message:
 def tool_result(use_id: str) -> Message:
     return {
         "role": "user",
-        "content": [
-            {"toolResult": {"toolUseId": use_id, "status": "success", "content": [{"text": "done"}]}}
-        ],
+        "content": [{"toolResult": {"toolUseId": use_id, "status": "success", "content": [{"text": "done"}]}}],
     }
 
 
@@ -162,9 +156,7 @@ def test_any_printable_name_in_quotes_is_answered_also_after_a_summary(name: str
     assume(name)
     told = f'user: My name is "{name}"\nassistant: Noted.'
     again = summary_of(f"Summary so far:\n{summary_of(told)}\nuser: hello")
-    reply = talk(
-        "What's my name?", agent=new_agent(messages=[text("user", again), text("assistant", "Fine.")])
-    )
+    reply = talk("What's my name?", agent=new_agent(messages=[text("user", again), text("assistant", "Fine.")]))
     assert reply == f"Your name is {name}" + ("" if name.endswith(".") else ".")
 
 
@@ -227,9 +219,7 @@ def test_the_same_conversation_gets_the_same_replies() -> None:
 
 
 def test_injected_memory_is_known_and_older_than_what_was_said() -> None:
-    memory = (
-        "<memory>\n<entry source='x'>My name is A &amp; O</entry>\n<entry>I live in Oslo</entry>\n</memory>"
-    )
+    memory = "<memory>\n<entry source='x'>My name is A &amp; O</entry>\n<entry>I live in Oslo</entry>\n</memory>"
     asked = text("user", "I live in Rome. What's my name? Where do I live?")
     asked["content"].append({"text": memory})
     events = events_for([asked], dynamic_trailing_blocks=1)
@@ -321,9 +311,7 @@ def test_a_sum_is_given_to_the_calculator(prompt: str, expression: str, result: 
     assert reply == f"The tool calculator answered: {result}" if result else "failed" in reply
 
 
-@pytest.mark.parametrize(
-    "prompt", ["My number is 4711", "what is 12?", "What is the plan for 3 - 4 people?", "-"]
-)
+@pytest.mark.parametrize("prompt", ["My number is 4711", "what is 12?", "What is the plan for 3 - 4 people?", "-"])
 def test_what_is_no_sum_is_not_given_to_the_calculator(prompt: str) -> None:
     agent = new_agent(tools=[calculator])
     talk(prompt, agent=agent)
@@ -346,9 +334,7 @@ def test_a_tool_that_is_not_offered_is_not_called() -> None:
 
 def test_a_named_tool_is_used_with_exactly_the_given_input() -> None:
     agent = new_agent(tools=[echo])
-    reply = talk(
-        'Please use the tool echo with {"value": "a {b} \\"c\\"", "times": 2}, then go on.', agent=agent
-    )
+    reply = talk('Please use the tool echo with {"value": "a {b} \\"c\\"", "times": 2}, then go on.', agent=agent)
     assert [use["input"] for use in tool_uses(agent)] == [{"value": 'a {b} "c"', "times": 2}]
     assert reply == 'The tool echo answered: a {b} "c" a {b} "c"'
 
@@ -540,9 +526,7 @@ def test_a_history_that_a_provider_refuses_is_refused(messages: Messages, proble
 
 
 def test_a_history_with_tools_is_accepted() -> None:
-    check_history(
-        [text("user", "Hi"), tool_use("a"), tool_result("a"), text("assistant", "Hi"), text("user", "Hi")]
-    )
+    check_history([text("user", "Hi"), tool_use("a"), tool_result("a"), text("assistant", "Hi"), text("user", "Hi")])
 
 
 def test_after_a_tool_the_model_answers_even_where_the_prompt_is_repeated() -> None:

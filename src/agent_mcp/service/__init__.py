@@ -5,13 +5,15 @@ from __future__ import annotations
 from agent_mcp.config import Settings
 from agent_mcp.domain import Caller
 from agent_mcp.models import Models
-from agent_mcp.service.agent_cases import AgentCases
+from agent_mcp.service.agent_cases import AgentCases, AgentDraft
 from agent_mcp.service.session_cases import SessionCases
 from agent_mcp.service.stores import Stores
-from agent_mcp.service.turn_cases import TurnCases
+from agent_mcp.service.turn_cases import Prompt, TurnCases
 from agent_mcp.storage.store import Store
 from agent_mcp.toolbox import Toolbox
 from agent_mcp.turns import TurnEngine
+
+__all__ = ["AgentDraft", "Prompt", "Service"]
 
 
 class Service:

@@ -208,18 +208,17 @@ class History:
 
     def _load(self, index: int) -> SessionMessage:
         load_strands()
-        from strands.types.session import SessionMessage
+        from agent_mcp.storage.fenced import read_message
 
         path = self._message(index)
-        raw = self._object(path)
         try:
-            record = SessionMessage.from_dict(raw)
+            record = read_message(path)
             # A file can be JSON and still no message: look at what everybody will use.
             for block in record.to_message()["content"]:
                 block.keys()
             if record.message_id != index or record.to_message()["role"] not in ("user", "assistant"):
                 raise ValueError
-        except UNREADABLE:
+        except (FileNotFoundError, *UNREADABLE):
             raise damaged(self.session_id, path) from None
         return record
 
