@@ -42,9 +42,9 @@ def inspect(data_dir: Path, protocol: str, method: str, *options: str, fails: bo
     # The Inspector hands its server next to nothing of its own environment.
     for name in ("AGENT_MCP_DATA_DIR", "AGENT_MCP_MODEL", "PYTHONPATH"):
         server += ["-e", f"{name}={environment[name]}"] if name in environment else []
-    command = ["npx", "-y", INSPECTOR, "--cli", *server, "--protocol-era", protocol, "--format", "json", "--quiet"]
+    command = ["npx", "-y", INSPECTOR, "--cli", *server, "--protocol-era", protocol, "--connect-timeout", "60000"]
     done = subprocess.run(
-        [*command, "--method", method, *options],
+        [*command, "--format", "json", "--quiet", "--method", method, *options],
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
