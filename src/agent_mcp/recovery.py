@@ -7,6 +7,8 @@ from agent_mcp.errors import TurnInterrupted
 from agent_mcp.settle import settle
 from agent_mcp.storage.store import Store
 
+_NOT_RUN = "The tool was not run: it was not decided on, and then given up."
+
 logger = logging.getLogger(__name__)
 
 
@@ -35,7 +37,7 @@ def refuse_pending(store: Store, record: TurnRecord, *, note: str) -> TurnRecord
     response = ""
     if meta is not None:
         history = store.history(meta)
-        settle(history, note=note, saved=record.conversation)
+        settle(history, note=note, tool_note=_NOT_RUN, saved=record.conversation)
         history.make_durable(since=record.first_message or 0)
         said = history.read(offset=min(record.first_message or 0, history.count()))
         response = said[-1].text if said else ""

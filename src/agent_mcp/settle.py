@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agent_mcp.storage.history import History
+from agent_mcp.storage.history import NOTHING_REMOVED, REMOVED, History
 
 if TYPE_CHECKING:
     from strands.types.content import ContentBlock
@@ -15,19 +15,24 @@ _TOOL_INTERRUPTED = "Interrupted while the tool was running: whether it took eff
 
 
 def settle(
-    history: History, *, note: str = INTERRUPTED, partial: str = "", saved: dict[str, Any] | None = None
+    history: History,
+    *,
+    note: str = INTERRUPTED,
+    tool_note: str = _TOOL_INTERRUPTED,
+    partial: str = "",
+    saved: dict[str, Any] | None = None,
 ) -> bool:
     """Closes or withdraws what the last turn left open, and returns whether anything was changed.
 
     A last prompt that got no text and no tool is withdrawn; one that got `partial` text, or tools, is kept and closed
-    with `note`. `saved` is the conversation manager's state from before the turn: it is put back where the state that
-    is stored counts more messages than there are now. Each step leaves a history that the next call goes on from, so
-    that being killed in here is harmless.
+    with `note`; each use of a tool that has no result gets `tool_note`. `saved` is the conversation manager's state
+    from before the turn: it is put back where the state that is stored counts more messages than there are now. Each
+    step leaves a history that the next call goes on from, so that being killed in here is harmless.
     """
     changed = False
     while (end := history.last()) is not None:
         if calls := _tool_uses(end):
-            history.append("user", [_error_result(call_id) for call_id in calls])
+            history.append("user", [_error_result(call_id, tool_note) for call_id in calls])
         elif end["role"] == "assistant":
             if end["content"]:
                 break
@@ -46,9 +51,9 @@ def settle(
 def _restore_conversation(history: History, saved: dict[str, Any] | None) -> bool:
     state = history.conversation()
     count = history.count()
-    if state is None or int(state.get("removed_message_count", 0)) <= count:
+    if state is None or max(int(state.get("removed_message_count", 0)), int(state.get(REMOVED, 0))) <= count:
         return False
-    history.restore_conversation(saved or {**state, "removed_message_count": count})
+    history.restore_conversation(saved or {**NOTHING_REMOVED})
     return True
 
 
@@ -60,5 +65,5 @@ def _tool_uses(message: StrandsMessage) -> list[str]:
     return [block["toolUse"]["toolUseId"] for block in message["content"] if "toolUse" in block]
 
 
-def _error_result(tool_use_id: str) -> ContentBlock:
-    return {"toolResult": {"toolUseId": tool_use_id, "status": "error", "content": [{"text": _TOOL_INTERRUPTED}]}}
+def _error_result(tool_use_id: str, note: str) -> ContentBlock:
+    return {"toolResult": {"toolUseId": tool_use_id, "status": "error", "content": [{"text": note}]}}

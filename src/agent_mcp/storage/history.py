@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
     from agent_mcp.storage.fenced import FencedSessionManager
 
+REMOVED = "agent_mcp_removed"
+"""Key of the conversation manager's state: how many messages ours leaves out, which may be more than Strands' would."""
 # The state of a conversation manager that has left nothing out, in the shape of Strands' default one.
-_NOTHING_REMOVED = {
+NOTHING_REMOVED = {
     "__name__": "SlidingWindowConversationManager",
     "removed_message_count": 0,
     "model_call_count": 0,
@@ -157,7 +159,7 @@ class History:
         agent = SessionAgent(
             agent_id=other.agent_id,
             state=source.state if whole else {},
-            conversation_manager_state=source.conversation_manager_state if whole else _NOTHING_REMOVED,
+            conversation_manager_state=source.conversation_manager_state if whole else NOTHING_REMOVED,
         )
         manager = other.manager()
         manager.create_agent(other.session_id, agent)

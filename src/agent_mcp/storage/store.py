@@ -5,21 +5,22 @@ import logging
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import AsyncFileLock
 
 from agent_mcp.domain import ActorId, AgentId, SessionId, SessionMeta, TurnId, TurnRecord
-from agent_mcp.errors import SessionDamaged, SessionNotFound, StorageFailed
+from agent_mcp.errors import SessionDamaged, SessionNotFound
 from agent_mcp.storage import durable
 from agent_mcp.storage.agent_files import AgentFiles
 from agent_mcp.storage.catalog import Catalog, Hit
 from agent_mcp.storage.history import History
 from agent_mcp.storage.layout import Layout
 from agent_mcp.storage.locks import ProcessLock, session_lock
+from agent_mcp.storage.refusals import storage_errors
 from agent_mcp.storage.session_files import SessionFiles
 from agent_mcp.storage.turn_files import TurnFiles
 
@@ -294,16 +295,3 @@ class Store:
             put()
         except (sqlite3.Error, OSError):
             logger.warning("the catalog could not be brought up to date", exc_info=True)
-
-
-@contextmanager
-def storage_errors(root: Path) -> Generator[None]:
-    """Turns the system's errors into StorageFailed, one line that says where and why."""
-    try:
-        yield
-    except (OSError, sqlite3.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise StorageFailed(
-            f"The data directory {root} can't be used: {reason}. Nothing was half-made; mend it or set "
-            "AGENT_MCP_DATA_DIR to a directory that can be written, and call again."
-        ) from error
