@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from agent_mcp.storage.fenced import FencedSessionManager
 
+OWN_STATE = "agent_mcp"
+"""The part of the conversation manager's state that a plain Strands program doesn't know."""
 _TIMESTAMP: TypeAdapter[Any] = TypeAdapter(Timestamp)
 # What Strands raises, by kind of damage, when it reads a file that it did not write.
 UNREADABLE = (TypeError, AttributeError, KeyError, ValueError)
@@ -107,7 +109,10 @@ class History:
         state = self._object(self._agent_file).get("conversation_manager_state")
         if not isinstance(state, dict):
             raise damaged(self.session_id, self._agent_file)
-        return cast("dict[str, Any]", state)
+        found = cast("dict[str, Any]", state)
+        if not isinstance(found.get("removed_message_count"), int):
+            raise damaged(self.session_id, self._agent_file)
+        return found
 
     def restore_conversation(self, state: dict[str, Any]) -> None:
         """Puts the conversation manager's state back, through Strands' own repository."""
