@@ -135,6 +135,10 @@ class Catalog:
         rows = self._read("SELECT stamp, messages FROM sessions WHERE session_id = ?", (session_id,))
         return (str(rows[0][0]), int(rows[0][1])) if rows else None
 
+    def stamps(self) -> dict[SessionId, str]:
+        """The stamp of every session that was put."""
+        return {SessionId(row[0]): str(row[1]) for row in self._read("SELECT session_id, stamp FROM sessions", ())}
+
     def turns(self, session_id: SessionId, *, only_open: bool = False) -> list[TurnId]:
         """A session's turns, the latest first."""
         where = "session_id = ? AND open" if only_open else "session_id = ?"

@@ -1,9 +1,10 @@
 """The store of one subject: agents, sessions and turns in its directory, with an index over them."""
 
 import logging
+import os
 import sqlite3
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -134,8 +135,9 @@ class Store:
         query: str | None = None,
         after: tuple[int, str] | None = None,
     ) -> list[tuple[SessionId, bool, int, str | None]]:
-        """As `Catalog.list_sessions`; raises StorageFailed."""
+        """As `Catalog.list_sessions`, of what is there now, whoever made it; raises StorageFailed."""
         with storage_errors(self.root):
+            self._catch_up()
             return self._catalog.list_sessions(
                 now=now,
                 limit=limit,
@@ -162,11 +164,20 @@ class Store:
             self._catalog.put_session(self.unreadable_session(session_id), stamp=stamp, damaged=True)
             return
         if meta is not None:
-            self._put_whole(meta, stamp)
+            self._put_new(meta)
+
+    def _catch_up(self) -> None:
+        """Takes up what other programs made, changed or removed: a few microseconds for a session that is as it was."""
+        known = self._catalog.stamps()
+        there = self._sessions.ids()
+        for session_id in there:
+            if known.get(session_id) != self._stamp(session_id):
+                self.refresh(session_id)
+        for session_id in known.keys() - set(there):
+            self._catalog.remove_session(session_id)
 
     def _fill(self, catalog: Catalog) -> None:
-        for session_id in self._sessions.ids():
-            self.refresh(session_id)
+        self._catch_up()
         for turn_id in self._turns.ids():
             record = self._turns.find(turn_id)
             if record is not None:
@@ -185,16 +196,16 @@ class Store:
         except SessionDamaged:
             self._catalog.put_session(meta, stamp=stamp, damaged=True)
 
-    def _put_whole(self, meta: SessionMeta, stamp: str) -> None:
-        try:
-            self._catalog.put_session(meta, stamp=stamp, messages=self.history(meta).read())
-        except SessionDamaged:
-            self._catalog.put_session(meta, stamp=stamp, damaged=True)
-
     def _stamp(self, session_id: SessionId) -> str:
-        directory = self._layout.session(session_id)
-        paths = [directory / "metadata.json", *sorted(directory.glob("agents/*/messages"))]
-        return ":".join(str(path.stat().st_mtime_ns) for path in paths if path.exists())
+        """Changes when the metadata is written or a message comes or goes."""
+        directory = str(self._layout.session(session_id))
+        times: list[int] = []
+        with suppress(FileNotFoundError, NotADirectoryError):
+            times.append(os.stat(f"{directory}/metadata.json").st_mtime_ns)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for agent in sorted(os.listdir(f"{directory}/agents")):
+                times.append(os.stat(f"{directory}/agents/{agent}/messages").st_mtime_ns)
+        return ":".join(map(str, times))
 
     def unreadable_session(self, session_id: SessionId) -> SessionMeta:
         """A stand-in for the metadata of a damaged session, so that it can be listed."""
