@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from strands import Agent
+from strands.session.file_session_manager import FileSessionManager
 
 from agent_mcp.context import UNKNOWN_WINDOW_BUDGET, budget_of
 from agent_mcp.domain import SessionId
 from agent_mcp.errors import ModelFailed
-from agent_mcp.offline import SUMMARY_MARKER
+from agent_mcp.offline import SUMMARY_MARKER, OfflineModel, check_history
 from agent_mcp.service import NewAgent, Service
 from bedrock_server import Answer, BedrockServer, Fault, Received, Reply, Script, ToolUse, fail, say
 from conftest import call, connect
@@ -261,6 +263,13 @@ async def test_in_a_long_loop_of_tools_the_present_turn_itself_is_summed_up(
         assert sum(map(is_summary, bedrock.requests)) == 2
         after_summary = texts(bedrock.requests[-1])
         assert "Add one to each number, please." in after_summary[0], "the request is kept word for word"
+        plain = Agent(
+            model=OfflineModel(),
+            agent_id="sums",
+            session_manager=FileSessionManager(reply.session_id, storage_dir=str(data_dir)),
+            callback_handler=None,
+        )
+        check_history([*plain.messages, {"role": "user", "content": [{"text": "valid for a plain program too"}]}])
         bedrock.script = chatting()
         await ask(service, "Thanks.", reply.session_id)
     async with serving() as service:
