@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -201,4 +202,13 @@ def _log_to_stderr() -> None:
 
 def main() -> None:
     """The console script."""
-    cli.main(prog_name="agent-mcp")
+    code: object = 0
+    try:
+        cli.main(prog_name="agent-mcp")
+    except SystemExit as end:
+        code = end.code
+    with suppress(OSError):  # nobody reads any more
+        sys.stdout.flush()
+        sys.stderr.flush()
+    # Python would wait for a thread that waits for a silent model, which nothing can wake.
+    os._exit(code if isinstance(code, int) else int(code is not None))
