@@ -158,7 +158,7 @@ class History:
             if path.is_symlink():
                 raise ValueError("a link")
             value: object = json.loads(path.read_bytes())
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
             raise damaged(self.session_id, path) from None
         if not isinstance(value, dict):
             raise damaged(self.session_id, path)

@@ -78,7 +78,7 @@ class SessionFiles:
             return SessionMeta.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             return self._adopted(session_id, directory)
-        except ValidationError:
+        except (IsADirectoryError, ValidationError):
             raise damaged(session_id, path) from None
 
     def write(self, meta: SessionMeta, *, sync: bool) -> None:
