@@ -50,7 +50,9 @@ def _ms(at: datetime) -> int:
 
 def match_expression(query: str) -> str | None:
     """FTS5's form of a query: all words, the last one also as a beginning, phrases in quotes. None: no word."""
-    terms = [phrase or word for phrase, word in re.findall(r'"([^"]*)"|([^\s"]+)', query)]
+    # SQLite ends a string at a NUL, and takes no half of a surrogate pair.
+    text = query.encode(errors="replace").decode().replace("\0", " ")
+    terms = [phrase or word for phrase, word in re.findall(r'"([^"]*)"|([^\s"]+)', text)]
     terms = [term for term in terms if re.search(r"\w", term)]
     if not terms:
         return None
