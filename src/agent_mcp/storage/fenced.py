@@ -1,5 +1,6 @@
 """Strands' FileSessionManager, with a fence: after a turn has ended nothing of it may write any more."""
 
+import inspect
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -9,6 +10,10 @@ from strands.session.file_session_manager import FileSessionManager
 from strands.types.session import SessionAgent, SessionMessage
 
 from agent_mcp.errors import StorageFailed
+
+# Strands asks for the signature once for each field of each message that it reads, and it is worked out anew each time:
+# half of what restoring a session takes. Python looks here first.
+SessionMessage.__signature__ = inspect.signature(SessionMessage)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class FencedSessionManager(FileSessionManager):
