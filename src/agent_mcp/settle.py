@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agent_mcp.storage.history import NOTHING_REMOVED, REMOVED, History
+from agent_mcp.storage.history import OWN_STATE, History
 
 if TYPE_CHECKING:
     from strands.types.content import ContentBlock
@@ -26,8 +26,8 @@ def settle(
 
     A last prompt that got no text and no tool is withdrawn; one that got `partial` text, or tools, is kept and closed
     with `note`; each use of a tool that has no result gets `tool_note`. `saved` is the conversation manager's state
-    from before the turn: it is put back where the state that is stored counts more messages than there are now. Each
-    step leaves a history that the next call goes on from, so that being killed in here is harmless.
+    from before the turn: it is put back where the state that is stored leaves none of the messages that there are now.
+    Each step leaves a history that the next call goes on from, so that being killed in here is harmless.
     """
     changed = False
     while (end := history.last()) is not None:
@@ -51,10 +51,22 @@ def settle(
 def _restore_conversation(history: History, saved: dict[str, Any] | None) -> bool:
     state = history.conversation()
     count = history.count()
-    if state is None or max(int(state.get("removed_message_count", 0)), int(state.get(REMOVED, 0))) <= count:
+    if state is None or _fits(state, count):
         return False
-    history.restore_conversation(saved or {**NOTHING_REMOVED})
+    # Without a state to go back to nothing is left out, and summed up anew where that is needed.
+    whole = {key: value for key, value in state.items() if key != OWN_STATE} | {"removed_message_count": 0}
+    history.restore_conversation(saved if saved is not None and _fits(saved, count) else whole)
     return True
+
+
+def _fits(state: dict[str, Any], count: int) -> bool:
+    """Whether the state leaves at least one of `count` messages.
+
+    Strands numbers the next message behind the last one that it has loaded: where a state counts them all as removed it
+    loads none, begins again with 0, and overwrites what was said first.
+    """
+    removed = [part.get("removed_message_count", 0) for part in (state, state.get(OWN_STATE, {}))]
+    return max(removed) < count or not any(removed)
 
 
 def _joined(partial: str, note: str) -> str:

@@ -431,7 +431,10 @@ def _fingerprint(prompt: Prompt) -> str:
 def _check_prompt(text: str) -> None:
     if not text.strip():
         raise InvalidArgument("The prompt is empty: say what you want of the agent.")
-    size = len(text.encode())
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise InvalidArgument("The prompt is not valid Unicode text: send it as UTF-8.") from None
     if size > MAX_PROMPT_BYTES:
         raise TooLarge(
             f"The prompt has {size} bytes, more than the {MAX_PROMPT_BYTES} allowed: shorten it or ask in parts."

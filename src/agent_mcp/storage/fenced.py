@@ -50,6 +50,9 @@ class FencedSessionManager(FileSessionManager):
 
     def create_message(self, session_id: str, agent_id: str, session_message: SessionMessage, **kwargs: Any) -> None:
         self._check()
+        if os.path.exists(self._get_message_path(session_id, agent_id, session_message.message_id)):
+            # Strands would replace it. It counts messages in memory, so a wrong count must not cost what was said.
+            raise StorageFailed(f"The message {session_message.message_id} is there already and was left as it is.")
         with _refusals():
             super().create_message(session_id, agent_id, session_message, **kwargs)
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from agent_mcp.storage.fenced import FencedSessionManager
 
-REMOVED = "agent_mcp_removed"
-"""Key of the conversation manager's state: how many messages ours leaves out, which may be more than Strands' would."""
+OWN_STATE = "agent_mcp"
+"""The part of the conversation manager's state that a plain Strands program doesn't know."""
 # The state of a conversation manager that has left nothing out, in the shape of Strands' default one.
 NOTHING_REMOVED = {
     "__name__": "SlidingWindowConversationManager",
@@ -120,7 +120,10 @@ class History:
         state = self._object(self._agent_file).get("conversation_manager_state")
         if not isinstance(state, dict):
             raise damaged(self.session_id, self._agent_file)
-        return cast("dict[str, Any]", state)
+        found = cast("dict[str, Any]", state)
+        if not isinstance(found.get("removed_message_count"), int):
+            raise damaged(self.session_id, self._agent_file)
+        return found
 
     def restore_conversation(self, state: dict[str, Any]) -> None:
         """Puts the conversation manager's state back, through Strands' own repository."""
@@ -202,7 +205,7 @@ class History:
             if path.is_symlink():
                 raise ValueError("a link")
             value: object = json.loads(path.read_bytes())
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
             raise damaged(self.session_id, path) from None
         if not isinstance(value, dict):
             raise damaged(self.session_id, path)

@@ -197,8 +197,9 @@ class Store:
         query: str | None = None,
         after: tuple[int, str] | None = None,
     ) -> list[tuple[SessionId, bool, int, str | None]]:
-        """As `Catalog.list_sessions`; raises StorageFailed."""
+        """As `Catalog.list_sessions`, of what is there now, whoever made it; raises StorageFailed."""
         with storage_errors(self.root):
+            self._catch_up()
             return self._catalog.list_sessions(
                 now=now,
                 limit=limit,
@@ -222,27 +223,37 @@ class Store:
         if not self._sessions.is_there(session_id):
             self._catalog.remove_session(session_id)
             return False
-        stamp = self._stamp(session_id)
-        known, _, damaged = self._catalog.known(session_id)
-        if known == stamp:
-            return damaged
+        stamp, files = self._stamp(session_id), self._files(session_id)
+        known = self._catalog.known(session_id)
+        if known.files == files:
+            return known.damaged
         try:
             meta = self._sessions.find(session_id)
             messages = self.history(meta).read() if meta is not None else []
         except SessionDamaged:
-            self._catalog.put_session(self._damaged_meta(session_id), stamp=stamp, damaged=True)
+            self._catalog.put_session(self._damaged_meta(session_id), stamp=stamp, files=files, damaged=True)
             return True
         if meta is not None:
-            self._catalog.put_session(meta, stamp=stamp, messages=messages)
+            self._catalog.put_session(meta, stamp=stamp, files=files, messages=messages)
         return False
 
     def refresh_all(self) -> None:
-        """Brings the index up to date with all sessions."""
+        """Brings the index up to date with all sessions, looking at every file."""
         for session_id in self._sessions.ids():
             self.refresh(session_id)
 
+    def _catch_up(self) -> None:
+        """Takes up what other programs made, changed or removed: a few microseconds for a session that is as it was."""
+        known = self._catalog.stamps()
+        there = self._sessions.ids()
+        for session_id in there:
+            if known.get(session_id) != self._stamp(session_id):
+                self.refresh(session_id)
+        for session_id in known.keys() - set(there):
+            self._catalog.remove_session(session_id)
+
     def _fill(self, catalog: Catalog) -> None:
-        self.refresh_all()
+        self._catch_up()
         for turn_id in self._turns.ids():
             record = self._turns.find(turn_id)
             if record is not None:
@@ -252,14 +263,14 @@ class Store:
         self._index(lambda: self._put_new(meta))
 
     def _put_new(self, meta: SessionMeta) -> None:
-        stamp = self._stamp(meta.session_id)
+        stamp, files = self._stamp(meta.session_id), self._files(meta.session_id)
         history = self.history(meta)
         try:
             count = history.count()
-            known = min(self._catalog.known(meta.session_id)[1], count)
-            self._catalog.put_session(meta, stamp=stamp, messages=history.read(offset=known), known=known)
+            known = min(self._catalog.known(meta.session_id).messages, count)
+            self._catalog.put_session(meta, stamp=stamp, files=files, messages=history.read(offset=known), known=known)
         except SessionDamaged:
-            self._catalog.put_session(meta, stamp=stamp, damaged=True)
+            self._catalog.put_session(meta, stamp=stamp, files=files, damaged=True)
 
     def _damaged_meta(self, session_id: SessionId) -> SessionMeta:
         try:
@@ -268,7 +279,18 @@ class Store:
             return self.unreadable_session(session_id)
 
     def _stamp(self, session_id: SessionId) -> str:
-        """Changes with every file of the session: names, sizes and times."""
+        """Changes when the metadata is written or a message comes or goes."""
+        directory = str(self._layout.session(session_id))
+        times: list[int] = []
+        with suppress(FileNotFoundError, NotADirectoryError):
+            times.append(os.stat(f"{directory}/metadata.json").st_mtime_ns)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for agent in sorted(os.listdir(f"{directory}/agents")):
+                times.append(os.stat(f"{directory}/agents/{agent}/messages").st_mtime_ns)
+        return ":".join(map(str, times))
+
+    def _files(self, session_id: SessionId) -> str:
+        """Changes with every file of the session: names, sizes and times. A look at each of them."""
         digest = hashlib.sha256()
         for directory, _, files in sorted(os.walk(self._layout.session(session_id))):
             for name in sorted(files):
