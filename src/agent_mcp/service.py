@@ -52,6 +52,7 @@ from agent_mcp.errors import (
     TurnNotFound,
 )
 from agent_mcp.models import Models, parse_model
+from agent_mcp.storage.agent_files import render
 from agent_mcp.storage.store import Store
 from agent_mcp.toolbox import Toolbox
 from agent_mcp.turns import Admitted, Ask, Following, TurnEngine, Watching
@@ -221,6 +222,11 @@ class Service:
     def get_agent(self, caller: Caller, agent_id: AgentId) -> AgentSpec:
         """Raises AgentNotFound, InvalidArgument (naming a file that can't be read)."""
         return self._agent(self.store(caller), agent_id)
+
+    @_threaded
+    def agent_markdown(self, caller: Caller, agent_id: AgentId) -> str:
+        """The agent's file; raises as `get_agent`."""
+        return render(self._agent(self.store(caller), agent_id))
 
     # Sessions
 
