@@ -152,7 +152,6 @@ async def test_a_catalog_that_can_not_be_written_does_not_fail_a_turn(data_dir: 
         ("title of a session", False),
         ("42%", True),
         ("?!", False),
-        ("", False),
     ],
 )
 async def test_what_a_query_finds(data_dir: Path, query: str, expected: bool) -> None:

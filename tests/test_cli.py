@@ -72,7 +72,7 @@ def test_ask_prints_the_answer_on_stdout_and_the_session_on_stderr_and_goes_on_w
         (["hello", "--session", "../etc"], "invalid_argument"),
         (["hello", "--agent", "nobody"], "agent_not_found"),
         (["  "], "invalid_argument"),
-        (["hello", "--model", "nonsense"], "invalid_argument"),
+        (["hello", "--model", "nonsense"], "no_model"),
         (["hello", "--session-ttl", "soon"], "invalid_argument"),
     ],
 )

@@ -362,8 +362,8 @@ class TurnCases:
             if meta is None:
                 raise
             raise AgentNotFound(
-                f"The agent {agent_id!r} of this session was deleted. read_transcript still shows what was said, and "
-                f"start_session(continue_from={meta.session_id!r}, agent_id=...) goes on with another agent."
+                f"There is no agent {agent_id!r} (any more), whose session this is. read_transcript shows what was "
+                f"said, and start_session(continue_from={meta.session_id!r}, agent_id=...) goes on with another agent."
             ) from None
 
     def _check_session(self, store: Store, meta: SessionMeta, prompt: Prompt, *, delegated: bool) -> None:

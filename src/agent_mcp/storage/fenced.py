@@ -22,7 +22,10 @@ def read_message(path: Path) -> SessionMessage:
     """The message in a file, as Strands' `SessionMessage.from_dict` reads it; raises OSError, ValueError, TypeError."""
     if path.is_symlink():
         raise ValueError(f"{path.name} is a link")  # Strands refuses them too
-    raw: object = json.loads(path.read_bytes())
+    try:
+        raw: object = json.loads(path.read_bytes())
+    except (IsADirectoryError, RecursionError) as error:
+        raise ValueError(f"{path.name} holds no message") from error
     if not isinstance(raw, dict):
         raise TypeError(f"{path.name} holds no object")
     items = cast("dict[str, Any]", raw)

@@ -80,7 +80,7 @@ class Store:
     def remove_session(self, session_id: SessionId) -> None:
         """Removes a session, everything in it, and the records of its turns; raises StorageFailed."""
         with storage_errors(self.root):
-            turns = self._catalog.turns(session_id)
+            turns = self._turn_ids(session_id)
             self._sessions.remove(session_id)
             for turn_id in turns:
                 self._turns.remove(turn_id)
@@ -151,19 +151,19 @@ class Store:
 
     def open_turns(self, session_id: SessionId) -> list[TurnRecord]:
         """A session's turns that have not ended, the latest first."""
-        ids = self._catalog.turns(session_id, only_open=True)
+        ids = self._turn_ids(session_id, only_open=True)
         return [r for r in map(self._turns.find, ids) if r is not None and (r.is_open or r.is_pending)]
 
     def list_turns(self, session_id: SessionId | None) -> list[TurnRecord]:
         """The records of all turns, or of one session's, the latest first."""
         with storage_errors(self.root):
-            ids = self._turns.ids() if session_id is None else self._catalog.turns(session_id)
+            ids = self._turns.ids() if session_id is None else self._turn_ids(session_id)
             records = [record for record in map(self._turns.find, ids) if record is not None]
         return sorted(records, key=lambda record: record.created_at, reverse=True)
 
     def latest_turn(self, session_id: SessionId) -> TurnRecord | None:
         """The turn that was asked last in a session."""
-        return next((r for r in map(self._turns.find, self._catalog.turns(session_id)) if r is not None), None)
+        return next((r for r in map(self._turns.find, self._turn_ids(session_id)) if r is not None), None)
 
     def workspace(self, session_id: SessionId) -> Path:
         """The directory in which a session's tools work; made if it is not there. Raises StorageFailed."""
@@ -258,6 +258,15 @@ class Store:
             record = self._turns.find(turn_id)
             if record is not None:
                 catalog.put_turn(record)
+
+    def _turn_ids(self, session_id: SessionId, *, only_open: bool = False) -> list[TurnId]:
+        """A session's turns, the latest first. Without the index by a look at all records."""
+        try:
+            return self._catalog.turns(session_id, only_open=only_open)
+        except sqlite3.Error:
+            logger.warning("the catalog can't be read", exc_info=True)
+        records = [r for r in map(self._turns.find, self._turns.ids()) if r is not None and r.session_id == session_id]
+        return [r.turn_id for r in sorted(records, key=lambda r: r.created_at, reverse=True)]
 
     def _put(self, meta: SessionMeta) -> None:
         self._index(lambda: self._put_new(meta))
