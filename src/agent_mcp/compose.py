@@ -10,6 +10,7 @@ from agent_mcp.domain import AgentId, SessionId
 from agent_mcp.late import load_strands
 from agent_mcp.models import Models
 from agent_mcp.service import Service
+from agent_mcp.storage.agent_files import AgentDirectory
 from agent_mcp.storage.store import Store
 from agent_mcp.toolbox import Bench, Toolbox
 from agent_mcp.turn_steps import Admitted
@@ -56,7 +57,8 @@ def build_service(settings: Settings, environ: Mapping[str, str]) -> Service:
         )
 
     engine = TurnEngine(build=build, limits=Limits(seconds=settings.turn_timeout, calls=settings.max_calls))
-    service = Service(settings=settings, models=models, toolbox=toolbox, engine=engine)
+    directories = [AgentDirectory(path) for path in settings.agents_path]
+    service = Service(settings=settings, models=models, toolbox=toolbox, engine=engine, directories=directories)
     return service
 
 

@@ -93,6 +93,8 @@ class Resources:
         if kind == "s":
             sessions = await self._service.sessions.list_sessions(caller, limit=_PAGE, cursor=str(rest) or None)
             following = sessions.next_cursor
+            if not sessions.sessions and not following:
+                return await self._list(caller, cursors.encode(["a", ""]))
             return ListResourcesResult(
                 resources=[_session_resource(session) for session in sessions.sessions],
                 next_cursor=cursors.encode(["s", following] if following else ["a", ""]),

@@ -127,6 +127,21 @@ class AgentFiles:
                 return set()
 
 
+class AgentDirectory:
+    """Agents that lie in a directory of the operator's, read only."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def list_all(self) -> tuple[list[AgentSpec], list[str]]:
+        """All agents by id, and a warning for each file that can't be read."""
+        return read_directory(self._path, source=str(self._path))
+
+    def find(self, agent_id: AgentId) -> AgentSpec | None:
+        """The agent, or None; raises InvalidArgument naming the file if that can't be read."""
+        return read_file(self._path / f"{agent_id}.md", source=str(self._path))
+
+
 def _others(path: Path) -> dict[str, Any]:
     try:
         head, _ = _split(path.read_text(encoding="utf-8"))
