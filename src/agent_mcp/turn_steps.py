@@ -65,6 +65,13 @@ class Ask:
     admit: Callable[[], Admitted]
 
 
+class Repeated(TurnConflict):
+    """There is such a turn already: in this process, or by its record."""
+
+    def __init__(self, turn_id: TurnId) -> None:
+        super().__init__(f"The turn {turn_id} is in hand already, and nothing was done: get_reply says how it is.")
+
+
 def begin(admitted: Admitted) -> TurnRecord:
     """Settles what was left in the session and writes that the turn works now; returns its record."""
     store, record = admitted.store, admitted.record

@@ -17,7 +17,7 @@ from agent_mcp.recovery import recover, refuse_pending
 from agent_mcp.settle import INTERRUPTED
 from agent_mcp.storage.store import Store
 from agent_mcp.turn_queue import Place, TurnQueues
-from agent_mcp.turn_steps import Admitted, Ask, begin, end, end_unbegun, resume
+from agent_mcp.turn_steps import Admitted, Ask, Repeated, begin, end, end_unbegun, resume
 
 if TYPE_CHECKING:
     from strands import Agent
@@ -61,9 +61,13 @@ class TurnEngine:
         self._turns: dict[TurnId, Turn] = {}
 
     def submit(self, ask: Ask) -> Following:
-        """Queues a turn, in order of the calls. Does not wait; `Following.admitted` tells whether it was accepted."""
+        """Queues a turn, in order of the calls. Does not wait; `Following.admitted` tells whether it was accepted.
+
+        Raises Repeated where this process has the turn already.
+        """
         turn = Turn(ask.turn_id)
-        self._turns[ask.turn_id] = turn
+        if self._turns.setdefault(ask.turn_id, turn) is not turn:
+            raise Repeated(ask.turn_id)
         self._loop.call(lambda: self._start(turn, ask))
         return Following(self._loop, turn)
 

@@ -50,7 +50,7 @@ from agent_mcp.service.agent_cases import AgentCases
 from agent_mcp.service.session_cases import SessionCases
 from agent_mcp.service.stores import Stores, threaded
 from agent_mcp.storage.store import Store
-from agent_mcp.turn_steps import Admitted, Ask, pending_error
+from agent_mcp.turn_steps import Admitted, Ask, Repeated, pending_error
 from agent_mcp.turns import TurnEngine
 
 MAX_DEPTH = 3
@@ -98,10 +98,6 @@ class _Delegation:
     token_limit: int
 
 
-class _Repeated(Exception):
-    """There is a turn with this idempotency key already."""
-
-
 class TurnCases:
     """The use cases of turns."""
 
@@ -137,8 +133,8 @@ class TurnCases:
         if self._engine.get(turn_id) is None and not await self._has_record(caller, turn_id):
             try:
                 return Asked(followed=await self._begin(caller, prompt, turn_id), is_new=True)
-            except _Repeated:
-                pass  # Another process took it at the same moment.
+            except Repeated:
+                pass  # Another request, here or in another process, took it at the same moment.
         running = self._engine.get(turn_id)
         if running is not None:
             await running.admitted()
@@ -340,9 +336,11 @@ class TurnCases:
         )
         try:
             if not store.create_turn(record):
-                raise _Repeated
-        except (AgentMcpError, _Repeated):
-            if new:
+                raise Repeated(turn_id)
+        except AgentMcpError:
+            # The turn that there is may have come to this session: then it is its session.
+            other = store.find_turn(turn_id)
+            if new and (other is None or other.session_id != meta.session_id):
                 store.remove_session(meta.session_id)
             raise
         return Admitted(
