@@ -18,6 +18,7 @@ from agent_mcp.domain import (
     AgentSpec,
     Caller,
     Fact,
+    PendingInput,
     Reply,
     SessionId,
     SessionMeta,
@@ -184,9 +185,19 @@ class TurnCases:
             )
         return await self._go_on(caller, store, record, text)
 
-    async def decide(self, caller: Caller, turn_id: TurnId, *, approve: bool) -> Following:
-        """A person's decision on the tool that a turn wants to use next; raises TurnConflict if it wants none."""
+    async def decide(
+        self, caller: Caller, turn_id: TurnId, *, approve: bool, question: PendingInput | None = None
+    ) -> Following:
+        """A person's decision on the tool that a turn wants to use next; raises TurnConflict if it wants none.
+
+        `question` is what the person saw: raises TurnConflict too if the turn has come to another one meanwhile.
+        """
         store, record = await anyio.to_thread.run_sync(self._find, caller, turn_id, None)
+        if question is not None and record.question != question:
+            raise TurnConflict(
+                f"The turn {turn_id} does not wait for this decision any more, and nothing was done: get_reply says "
+                "how it is."
+            )
         if record.question is not None and record.question.kind != "approval":
             raise TurnConflict(
                 f"The turn {turn_id} asks something: {record.question.text} Answer it with get_reply(answer=...)."
