@@ -163,11 +163,16 @@ class TurnCases:
         record = followed.record()
         if record.is_pending:
             store = await anyio.to_thread.run_sync(self._stores.of, caller)
-            followed = Watching(self._engine, store, await self._engine.refuse(store, record))
+            record = await self._engine.refuse(store, record)
+            followed = self._engine.find(record.turn_id) or Watching(self._engine, store, record)
         await anyio.to_thread.run_sync(followed.cancel)
         async for _ in followed.events(wait=_CANCEL_SECONDS):
             pass
         return followed.reply()
+
+    def give_up(self, caller: Caller, turn_id: TurnId) -> None:
+        """Cancels a turn, also one that waits for somebody. Does not wait: for where nothing may be awaited."""
+        self._engine.give_up(self._stores.of(caller), turn_id)
 
     async def answer(
         self, caller: Caller, text: str, *, turn_id: TurnId | None = None, session_id: SessionId | None = None
