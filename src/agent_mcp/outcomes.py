@@ -12,6 +12,7 @@ from agent_mcp.settle import INTERRUPTED
 
 if TYPE_CHECKING:
     from strands.agent import AgentResult
+    from strands.interrupt import Interrupt
 
     from agent_mcp.agents import SessionAgent
 
@@ -84,11 +85,10 @@ def failed(error: Exception) -> Outcome:
 def _pending(result: AgentResult) -> tuple[PendingInput, ...]:
     from agent_mcp.approvals import NAME_PREFIX
 
-    return tuple(
-        PendingInput(
-            interrupt_id=interrupt.id,
-            kind="approval" if interrupt.name.startswith(NAME_PREFIX) else "question",
-            text=str(interrupt.reason),
-        )
-        for interrupt in result.interrupts or ()
-    )
+    def wanted(interrupt: Interrupt) -> PendingInput:
+        text = str(interrupt.reason)
+        if not interrupt.name.startswith(NAME_PREFIX):
+            return PendingInput(interrupt_id=interrupt.id, kind="question", text=text)
+        return PendingInput(interrupt_id=interrupt.id, kind="approval", text=text, tool=text.partition(" ")[0])
+
+    return tuple(wanted(interrupt) for interrupt in result.interrupts or ())

@@ -12,6 +12,7 @@ from agent_mcp import agent_library
 from agent_mcp.approval_words import APPROVED, DENIED
 from agent_mcp.config import Settings
 from agent_mcp.domain import (
+    DECISION_TIME,
     MAX_PROMPT_BYTES,
     ActorId,
     AgentId,
@@ -42,6 +43,7 @@ from agent_mcp.errors import (
     SessionExists,
     SessionExpired,
     TooLarge,
+    ToolNotAllowed,
     TurnConflict,
     TurnNotFound,
 )
@@ -265,13 +267,22 @@ class TurnCases:
     async def _go_on(self, caller: Caller, store: Store, record: TurnRecord, response: str) -> Following:
         if record.question is None:
             raise TurnConflict(f"The turn {record.turn_id} waits for nothing: get_reply says how it is.")
+        if record.is_overdue:
+            await self._engine.refuse(store, record)
+            raise TurnConflict(
+                f"The turn {record.turn_id} waited for {DECISION_TIME.days} days, and what it asked for counts as "
+                "refused. Nothing was done; ask again."
+            )
 
         def admit() -> Admitted:
             meta = self._sessions.find(store, record.session_id)
+            spec = self._agents.usable(store, self._asked_agent(store, record.agent_id, meta))
+            if response == APPROVED:
+                _check_allowed(record, spec)
             return Admitted(
                 store=store,
                 caller=caller,
-                spec=self._agents.usable(store, self._agents.definition(store, record.agent_id)),
+                spec=spec,
                 model=parse_model(record.model) if record.model else self._models.choose(None).ref,
                 record=record,
                 response=response,
@@ -435,6 +446,17 @@ class TurnCases:
 
         store.change_session(meta.session_id, link, sync=True, index=False)
         return made.session_id
+
+
+def _check_allowed(record: TurnRecord, spec: AgentSpec) -> None:
+    """Raises ToolNotAllowed where the tool that a person allows is not to be had: the yes would be lost."""
+    tool = record.question.tool if record.question else None
+    if tool is not None and tool not in spec.tools:
+        raise ToolNotAllowed(
+            f"The tool {tool!r} that the turn {record.turn_id} wants to use is not allowed here, and nothing was done: "
+            "the agent lost it, or AGENT_MCP_ALLOW_TOOLS does not name it for this process. Set it as for the server "
+            "that was asked."
+        )
 
 
 def _fingerprint(prompt: Prompt) -> str:
