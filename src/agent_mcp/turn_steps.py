@@ -39,7 +39,8 @@ class Admitted:
     """An ask that was found valid: where, with which agent and model, and the record that was written of it.
 
     `response` answers what the turn waits for, where it goes on rather than begins. `token_limit` is for this turn
-    (0 = none), `depth` counts the agents that wait for this one.
+    (0 = none), asked for when its time has come: the turns before it use tokens too. `depth` counts the agents that
+    wait for this one.
     """
 
     store: Store
@@ -48,7 +49,7 @@ class Admitted:
     model: ModelRef
     record: TurnRecord
     response: str | None = None
-    token_limit: int = 0
+    token_limit: Callable[[], int] = lambda: 0
     depth: int = 0
 
 

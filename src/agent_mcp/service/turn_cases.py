@@ -277,6 +277,7 @@ class TurnCases:
         def admit() -> Admitted:
             meta = self._sessions.find(store, record.session_id)
             spec = self._agents.usable(store, self._asked_agent(store, record.agent_id, meta))
+            limit = self._token_limit(meta, used=record.usage.total_tokens)
             if response == APPROVED:
                 _check_allowed(record, spec)
             return Admitted(
@@ -286,7 +287,7 @@ class TurnCases:
                 model=parse_model(record.model) if record.model else self._models.choose(None).ref,
                 record=record,
                 response=response,
-                token_limit=self._token_limit(meta, used=record.usage.total_tokens),
+                token_limit=lambda: limit,
             )
 
         ask = Ask(turn_id=record.turn_id, subject=caller.subject, session_id=record.session_id, admit=admit)
@@ -343,9 +344,12 @@ class TurnCases:
             except SessionExists:
                 # Somebody else began it at the same moment.
                 return self._admit(caller, prompt, turn_id, terms)
-        token_limit = self._token_limit(meta, used=0)
-        if terms is not None and terms.token_limit:
-            token_limit = min(token_limit or terms.token_limit, terms.token_limit)
+        session_id = meta.session_id
+
+        def token_limit() -> int:
+            limit = self._token_limit(self._sessions.find(store, session_id), used=0)
+            return min(limit or terms.token_limit, terms.token_limit) if terms and terms.token_limit else limit
+
         record = TurnRecord(
             turn_id=turn_id,
             session_id=meta.session_id,
