@@ -199,7 +199,10 @@ def end_unbegun(admitted: Admitted, error: AgentMcpError | None) -> TurnRecord:
     stop_reason = None if error else status
     ended = {"status": status, "ended_at": now(), "failure": _failure(error), "stop_reason": stop_reason}
     record = admitted.record.model_copy(update=ended)
-    admitted.store.save_turn(record, sync=True)
+    if admitted.store.has_session(record.session_id):
+        admitted.store.save_turn(record, sync=True)
+    else:
+        admitted.store.remove_turn(record.turn_id)  # Nothing of a deleted session is left behind.
     return record
 
 
