@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from mcp_types import InputRequiredResult
 
-from bedrock_server import Answer, BedrockServer, ToolUse, in_turn, say
+from bedrock_server import Answer, BedrockServer, ToolUse, in_turn
 from conftest import text_of
 from engine import Served, bedrock_env, cancelled_by_client, record_of, serving
 from life import Action, Person, ask_keyed, order, reply_of, shell, statuses, waiting_at
@@ -199,26 +199,20 @@ async def test_what_waits_for_a_person_survives_a_restart(data_dir: Path, era: s
 
 async def test_a_server_killed_inside_an_approved_tool_does_not_run_it_again(data_dir: Path) -> None:
     ran = data_dir.parent / "ran"
-    async with waiting_at(data_dir.parent / "fifo") as fifo:
-        with pytest.raises(BaseException):  # noqa: B017, PT011 (the connection of a killed server ends in one of several)
-            async with serving(data_dir, env=ALLOW) as server:
-                reply = await pending(server, f"echo run >> {ran}; cat {fifo.path}")
-                server.kill()
-                await server.client.list_tools()
-        async with serving(data_dir, env=ALLOW) as watcher:
-            person = Person()
-            with pytest.raises(BaseException):  # noqa: B017, PT011 (as above)
-                async with serving(data_dir, env=ALLOW, elicitation_callback=person) as server:
-                    asking = asyncio.create_task(server.call("get_reply", turn_id=reply["turn_id"]))
-                    await fifo.reached()
-                    assert record_of(data_dir, reply["turn_id"])["status"] == "working"
-                    server.kill()
-                    await asking
-            error = await watcher.refused("get_reply", turn_id=reply["turn_id"])
-            assert error.endswith("[turn_interrupted]")
-            again = await watcher.ask("My name is John", session_id=reply["session_id"])
-            assert "John" in again["response"]
-            assert await watcher.refused("get_reply", turn_id=reply["turn_id"]) == error
+    async with waiting_at(data_dir.parent / "fifo") as fifo, serving(data_dir, env=ALLOW) as watcher:
+        reply = await pending(watcher, f"echo run >> {ran}; cat {fifo.path}")
+        async with serving(data_dir, env=ALLOW, elicitation_callback=Person()) as server:
+            asking = asyncio.create_task(server.call("get_reply", turn_id=reply["turn_id"]))
+            await fifo.reached()
+            assert record_of(data_dir, reply["turn_id"])["status"] == "working"
+            server.kill()
+            await asyncio.wait([asking])
+            assert asking.exception() is not None
+        error = await watcher.refused("get_reply", turn_id=reply["turn_id"])
+        assert error.endswith("[turn_interrupted]")
+        again = await watcher.ask("My name is John", session_id=reply["session_id"])
+        assert "John" in again["response"]
+        assert await watcher.refused("get_reply", turn_id=reply["turn_id"]) == error
     assert ran.read_text() == "run\n"
 
 
@@ -302,13 +296,13 @@ async def test_a_request_state_that_was_tampered_with_is_refused(data_dir: Path)
         yes: Any = {key: {"action": "accept", "content": {"allow": True}}}
         state = first.request_state
         for wrong in (state[:-6] + ("A" * 6 if not state.endswith("A" * 6) else "B" * 6), '["t-0", "", 1]', "x"):
-            with pytest.raises(Exception, match="(?i)state"):
+            with pytest.raises(Exception, match=r"(?i)state"):
                 await server.client.session.call_tool(
                     "ask_agent", arguments, input_responses=yes, request_state=wrong, allow_input_required=True
                 )
         assert not made.exists()
         # Nor is it good for another request than the one it was given for.
-        with pytest.raises(Exception, match="(?i)state"):
+        with pytest.raises(Exception, match=r"(?i)state"):
             await server.client.session.call_tool(
                 "ask_agent",
                 {**arguments, "prompt": "Other"},
@@ -367,15 +361,17 @@ async def test_an_approval_where_the_tool_is_not_allowed_says_so_and_the_turn_go
 async def test_cancelling_the_ask_while_its_tool_runs_that_the_person_allowed_cancels_the_turn(
     data_dir: Path, era: str
 ) -> None:
-    async with waiting_at(data_dir.parent / "fifo") as fifo:
-        async with serving(data_dir, env=ALLOW, mode=era, elicitation_callback=Person()) as server:
-            agent = await operator(server)
-            command = order("shell", command=f"cat {fifo.path}; echo done")
-            await cancelled_by_client(lambda: server.ask(command, agent_id=agent), fifo.reached())
-            session = (await server.call("list_sessions"))["sessions"][0]["session_id"]
-            reply = await server.call("get_reply", session_id=session, wait_seconds=30)
-            assert reply["status"] == "cancelled"
-            assert (await server.ask("Hello", session_id=session))["status"] == "completed"
+    async with (
+        waiting_at(data_dir.parent / "fifo") as fifo,
+        serving(data_dir, env=ALLOW, mode=era, elicitation_callback=Person()) as server,
+    ):
+        agent = await operator(server)
+        command = order("shell", command=f"cat {fifo.path}; echo done")
+        await cancelled_by_client(lambda: server.ask(command, agent_id=agent), fifo.reached())
+        session = (await server.call("list_sessions"))["sessions"][0]["session_id"]
+        reply = await server.call("get_reply", session_id=session, wait_seconds=30)
+        assert reply["status"] == "cancelled"
+        assert (await server.ask("Hello", session_id=session))["status"] == "completed"
 
 
 async def test_cancelling_the_ask_while_its_person_is_asked_gives_the_turn_up(data_dir: Path) -> None:
@@ -393,8 +389,9 @@ async def test_cancelling_the_ask_while_its_person_is_asked_gives_the_turn_up(da
         await cancelled_by_client(lambda: server.ask(command, agent_id=agent), looking.wait())
         session = (await server.call("list_sessions"))["sessions"][0]["session_id"]
         async with asyncio.timeout(30):
-            while (reply := await server.call("get_reply", session_id=session))["status"] == "input_required":
-                await asyncio.sleep(0)
+            while await server.open_turn(session):
+                pass
+        reply = await server.call("get_reply", session_id=session)
         assert reply["status"] == "cancelled"
         assert (await server.ask("Hello", session_id=session))["status"] == "completed"
     assert not made.exists()
