@@ -42,29 +42,30 @@ async def test_without_the_operators_leave_no_agent_is_given_the_shell(data_dir:
     assert not (data_dir / "evil").exists()
 
 
-@pytest.mark.parametrize("action", ["accept", "untick", "decline", "cancel"])
-async def test_the_hosts_person_decides_on_each_use_of_the_tool(data_dir: Path, era: str, action: Action) -> None:
-    made = data_dir.parent / "made"
+async def test_the_hosts_person_decides_on_each_use_of_the_tool(data_dir: Path, era: str) -> None:
+    actions: list[Action] = ["accept", "untick", "decline", "cancel"]
     person = Person(lambda _: action)
     async with serving(data_dir, env=ALLOW, mode=era, elicitation_callback=person) as server:
         agent = await operator(server)
-        reply = await server.ask(order("shell", command=f"touch {made}; echo 42 done"), agent_id=agent)
-        assert len(person.asked) == 1
-        assert "echo 42 done" in person.asked[0]
-        assert "shell" in person.asked[0]
-        assert made.exists() == (action == "accept")
-        if action == "cancel":
-            assert reply["status"] == "input_required"
-            assert reply["turn_id"] in reply["question"]
-            ended = await server.call("cancel_turn", turn_id=reply["turn_id"])
-            assert ended["status"] == "cancelled"
-        else:
-            assert reply["status"] == "completed"
-            assert statuses(reply["tool_calls"]) == ["success" if action == "accept" else "error"]
-            assert ("42 done" in reply["response"]) == (action == "accept")
-        assert not made.exists() or action == "accept"
-        again = await server.ask("My name is John", session_id=reply["session_id"])
-        assert "John" in again["response"]
+        for action in actions:
+            made = data_dir.parent / f"made-{action}"
+            person.asked.clear()
+            reply = await server.ask(order("shell", command=f"touch {made}; echo 42 done"), agent_id=agent)
+            assert len(person.asked) == 1
+            assert "echo 42 done" in person.asked[0]
+            assert "shell" in person.asked[0]
+            if action == "cancel":
+                assert reply["status"] == "input_required"
+                assert reply["turn_id"] in reply["question"]
+                ended = await server.call("cancel_turn", turn_id=reply["turn_id"])
+                assert ended["status"] == "cancelled"
+            else:
+                assert reply["status"] == "completed"
+                assert statuses(reply["tool_calls"]) == ["success" if action == "accept" else "error"]
+                assert ("42 done" in reply["response"]) == (action == "accept")
+            assert made.exists() == (action == "accept")
+            again = await server.ask("My name is John", session_id=reply["session_id"])
+            assert "John" in again["response"]
 
 
 async def test_a_host_without_elicitation_gets_the_command_for_a_person_and_cant_decide_itself(
