@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import anyio.to_thread
@@ -126,14 +127,13 @@ class TurnCases:
         if not 1 <= len(prompt.key) <= 255:
             raise InvalidArgument("An idempotency key has 1 to 255 characters: shorten it.")
         turn_id = keyed_turn_id(prompt.key, subject=caller.subject, actor_id=caller.actor_for(prompt.actor_id))
-        if self._engine.get(turn_id) is None and not await self._has_record(caller, turn_id):
-            try:
-                return Asked(followed=await self._begin(caller, prompt, turn_id), is_new=True)
-            except Repeated:
-                pass  # Another request, here or in another process, took it at the same moment.
-        running = self._engine.get(turn_id)
-        if running is not None:
-            await running.admitted()
+        while True:
+            with suppress(Repeated):  # Another request, here or in another process, took it at the same moment.
+                if (running := self._engine.get(turn_id)) is not None:
+                    await running.admitted()
+                elif not await self._has_record(caller, turn_id):
+                    return Asked(followed=await self._begin(caller, prompt, turn_id), is_new=True)
+                break
         followed = await self.follow(caller, turn_id=turn_id)
         if followed.record().fingerprint != _fingerprint(prompt):
             raise TurnConflict(
