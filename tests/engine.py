@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -189,7 +189,7 @@ async def serving(
         yield Served(connected, int(pid_file.read_text()))
 
 
-async def cancelled_by_client(request: Callable[[], Awaitable[object]], when: Awaitable[object]) -> None:
+async def cancelled_by_client(request: Callable[[], Coroutine[Any, Any, object]], when: Awaitable[object]) -> None:
     """Makes a request, and once `when` is done cancels it as a client does: by leaving it."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(request)

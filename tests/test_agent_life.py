@@ -36,6 +36,7 @@ async def test_each_field_can_be_changed_and_the_rest_stays(door: Door) -> None:
         "tools": ["calculator", "current_time"],
     }
     expected = {key: value for key, value in agent.items() if key not in ("created", "updated_at")}
+    changed = agent
     for field, value in changes.items():
         changed = await call(door.client, "update_agent", agent_id=agent["agent_id"], **{field: value})
         expected[field] = value

@@ -44,6 +44,7 @@ async def test_without_the_operators_leave_no_agent_is_given_the_shell(data_dir:
 
 async def test_the_hosts_person_decides_on_each_use_of_the_tool(data_dir: Path, era: str) -> None:
     actions: list[Action] = ["accept", "untick", "decline", "cancel"]
+    action: Action = "accept"
     person = Person(lambda _: action)
     async with serving(data_dir, env=ALLOW, mode=era, elicitation_callback=person) as server:
         agent = await operator(server)
