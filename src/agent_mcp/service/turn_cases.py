@@ -445,10 +445,14 @@ class TurnCases:
         store.create_session(made)
 
         def link(meta: SessionMeta) -> SessionMeta:
+            if meta.delegates.get(agent_id) != known:
+                return meta  # Another call in the same message was faster.
             return meta.model_copy(update={"delegates": {**meta.delegates, agent_id: made.session_id}})
 
-        store.change_session(meta.session_id, link, sync=True, index=False)
-        return made.session_id
+        linked = store.change_session(meta.session_id, link, sync=True, index=False).delegates[agent_id]
+        if linked != made.session_id:
+            store.remove_session(made.session_id)
+        return linked
 
 
 def _check_allowed(record: TurnRecord, spec: AgentSpec) -> None:
