@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent_mcp.domain import PendingInput, TurnStatus
-from agent_mcp.errors import AgentMcpError, ModelFailed, TurnTimeout
+from agent_mcp.errors import AgentMcpError, ModelFailed, StorageFailed, TurnTimeout
 from agent_mcp.settle import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def failed(error: Exception) -> Outcome:
         EventLoopException,
         MaxTokensReachedException,
         ModelThrottledException,
+        SessionException,
     )
 
     while isinstance(error, EventLoopException):
@@ -72,6 +73,9 @@ def failed(error: Exception) -> Outcome:
     if isinstance(error, MaxTokensReachedException):
         return Outcome(status="completed", stop_reason="max_tokens")
     logger.warning("a turn failed in the model or in Strands", exc_info=error)
+    if isinstance(error, SessionException):
+        text = f"The conversation can't be kept: {' '.join(str(error).split())[:500]}. Mend that, and ask again."
+        return Outcome(status="failed", failure=StorageFailed(text))
     if isinstance(error, ContextWindowOverflowException):
         text = "The prompt and what must stay of the conversation are too long for the model: ask something shorter."
     elif isinstance(error, ModelThrottledException):
