@@ -20,6 +20,7 @@ from mcp.client import Client
 
 from bedrock_server import BedrockServer, Gate, Received, Reply, Script, say
 from conftest import server_environment, text_of
+from contract_record import RecordingClient
 
 MODEL = "bedrock:us.anthropic.claude-sonnet-4-20250514-v1:0"
 DEADLINE = 30.0
@@ -174,7 +175,7 @@ def record_of(data_dir: Path, turn_id: str) -> dict[str, Any]:
 
 @asynccontextmanager
 async def serving(
-    data_dir: Path, *, env: Mapping[str, str] | None = None, mode: str = "auto"
+    data_dir: Path, *, env: Mapping[str, str] | None = None, mode: str = "auto", **client: Any
 ) -> AsyncGenerator[Served]:
     """Starts `agent-mcp serve` and connects a real client to it; the process is known, so that it can be killed."""
     pid_file = data_dir.parent / f"pid-{time.monotonic_ns()}"
@@ -183,8 +184,9 @@ async def serving(
         args=["-c", 'echo $$ > "$0"; exec "$@"', str(pid_file), sys.executable, "-m", "agent_mcp", "serve"],
         env=server_environment(data_dir, env),
     )
-    async with Client(server, mode=mode, read_timeout_seconds=60) as client:
-        yield Served(client, pid_file)
+    async with RecordingClient(server, mode=mode, read_timeout_seconds=60, **client) as connected:
+        await connected.list_tools()  # later revisions have no handshake, and the process may not have begun
+        yield Served(connected, pid_file)
 
 
 async def cancelled_by_client(request: Callable[[], Coroutine[Any, Any, object]], when: Awaitable[object]) -> None:

@@ -276,11 +276,12 @@ class Failure(Fact):
 
 
 class PendingInput(Fact):
-    """Something that a turn waits for: the answer to the agent's question, or a person's yes to the use of a tool."""
+    """Something that a turn waits for: the answer to the agent's question, or a person's yes to the use of `tool`."""
 
     interrupt_id: str
     kind: Literal["question", "approval"]
     text: str
+    tool: str | None = None
     response: str | None = None
 
 

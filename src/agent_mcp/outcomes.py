@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent_mcp.domain import PendingInput, TurnStatus
-from agent_mcp.errors import AgentMcpError, ModelFailed, TurnTimeout
+from agent_mcp.errors import AgentMcpError, ModelFailed, StorageFailed, TurnTimeout
 from agent_mcp.settle import INTERRUPTED
 
 if TYPE_CHECKING:
     from strands.agent import AgentResult
+    from strands.interrupt import Interrupt
 
     from agent_mcp.agents import SessionAgent
 
@@ -62,6 +63,7 @@ def failed(error: Exception) -> Outcome:
         EventLoopException,
         MaxTokensReachedException,
         ModelThrottledException,
+        SessionException,
     )
 
     while isinstance(error, EventLoopException):
@@ -71,6 +73,9 @@ def failed(error: Exception) -> Outcome:
     if isinstance(error, MaxTokensReachedException):
         return Outcome(status="completed", stop_reason="max_tokens")
     logger.warning("a turn failed in the model or in Strands", exc_info=error)
+    if isinstance(error, SessionException):
+        text = f"The conversation can't be kept: {' '.join(str(error).split())[:500]}. Mend that, and ask again."
+        return Outcome(status="failed", failure=StorageFailed(text))
     if isinstance(error, ContextWindowOverflowException):
         text = "The prompt and what must stay of the conversation are too long for the model: ask something shorter."
     elif isinstance(error, ModelThrottledException):
@@ -84,11 +89,10 @@ def failed(error: Exception) -> Outcome:
 def _pending(result: AgentResult) -> tuple[PendingInput, ...]:
     from agent_mcp.approvals import NAME_PREFIX
 
-    return tuple(
-        PendingInput(
-            interrupt_id=interrupt.id,
-            kind="approval" if interrupt.name.startswith(NAME_PREFIX) else "question",
-            text=str(interrupt.reason),
-        )
-        for interrupt in result.interrupts or ()
-    )
+    def wanted(interrupt: Interrupt) -> PendingInput:
+        text = str(interrupt.reason)
+        if not interrupt.name.startswith(NAME_PREFIX):
+            return PendingInput(interrupt_id=interrupt.id, kind="question", text=text)
+        return PendingInput(interrupt_id=interrupt.id, kind="approval", text=text, tool=text.partition(" ")[0])
+
+    return tuple(wanted(interrupt) for interrupt in result.interrupts or ())

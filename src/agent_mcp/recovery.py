@@ -28,6 +28,11 @@ def _counted(meta: SessionMeta) -> SessionMeta:
     return meta.model_copy(update={"turns": meta.turns + 1, "last_active_at": now()})
 
 
+def _life(meta: SessionMeta) -> dict[str, object]:
+    """What a reply tells of the session after the turn."""
+    return {"expires_at": meta.expires_at, "session_usage": meta.usage}
+
+
 def refuse_pending(store: Store, record: TurnRecord, *, note: str) -> TurnRecord:
     """Ends a turn that waits for somebody's input: what was asked for is refused, the history closed with `note`.
 
@@ -35,15 +40,16 @@ def refuse_pending(store: Store, record: TurnRecord, *, note: str) -> TurnRecord
     """
     meta = store.find_session(record.session_id)
     response = ""
+    life: dict[str, object] = {}
     if meta is not None:
         history = store.history(meta)
         settle(history, note=note, tool_note=_NOT_RUN, saved=record.conversation)
         history.make_durable(since=record.first_message or 0)
         said = history.read(offset=min(record.first_message or 0, history.count()))
         response = said[-1].text if said else ""
-        store.change_session(record.session_id, _counted, sync=False)
+        life = _life(store.change_session(record.session_id, _counted, sync=False))
     update = {"status": "cancelled", "stop_reason": "cancelled", "ended_at": now(), "response": response}
-    ended = record.model_copy(update=update)
+    ended = record.model_copy(update={**update, **life})
     store.save_turn(ended, sync=True)
     return ended
 
@@ -74,7 +80,7 @@ def recover(store: Store, record: TurnRecord) -> TurnRecord:
         else:
             ended = interrupted(record, kept=bool(said))
         if said:
-            store.change_session(record.session_id, _counted, sync=False)
+            ended = ended.model_copy(update=_life(store.change_session(record.session_id, _counted, sync=False)))
     logger.info("turn %s of a process that died is %s", record.turn_id, ended.status)
     store.save_turn(ended, sync=True)
     return ended

@@ -39,7 +39,8 @@ class Admitted:
     """An ask that was found valid: where, with which agent and model, and the record that was written of it.
 
     `response` answers what the turn waits for, where it goes on rather than begins. `token_limit` is for this turn
-    (0 = none), `depth` counts the agents that wait for this one.
+    (0 = none), asked for when its time has come: the turns before it use tokens too. `depth` counts the agents that
+    wait for this one.
     """
 
     store: Store
@@ -48,7 +49,7 @@ class Admitted:
     model: ModelRef
     record: TurnRecord
     response: str | None = None
-    token_limit: int = 0
+    token_limit: Callable[[], int] = lambda: 0
     depth: int = 0
 
 
@@ -63,6 +64,13 @@ class Ask:
     subject: str
     session_id: SessionId | None
     admit: Callable[[], Admitted]
+
+
+class Repeated(TurnConflict):
+    """There is such a turn already: in this process, or by its record."""
+
+    def __init__(self, turn_id: TurnId) -> None:
+        super().__init__(f"The turn {turn_id} is in hand already, and nothing was done: get_reply says how it is.")
 
 
 def begin(admitted: Admitted) -> TurnRecord:
@@ -191,7 +199,10 @@ def end_unbegun(admitted: Admitted, error: AgentMcpError | None) -> TurnRecord:
     stop_reason = None if error else status
     ended = {"status": status, "ended_at": now(), "failure": _failure(error), "stop_reason": stop_reason}
     record = admitted.record.model_copy(update=ended)
-    admitted.store.save_turn(record, sync=True)
+    if admitted.store.has_session(record.session_id):
+        admitted.store.save_turn(record, sync=True)
+    else:
+        admitted.store.remove_turn(record.turn_id)  # Nothing of a deleted session is left behind.
     return record
 
 

@@ -17,7 +17,7 @@ from agent_mcp.recovery import recover, refuse_pending
 from agent_mcp.settle import INTERRUPTED
 from agent_mcp.storage.store import Store
 from agent_mcp.turn_queue import Place, TurnQueues
-from agent_mcp.turn_steps import Admitted, Ask, begin, end, end_unbegun, resume
+from agent_mcp.turn_steps import Admitted, Ask, Repeated, begin, end, end_unbegun, resume
 
 if TYPE_CHECKING:
     from strands import Agent
@@ -61,9 +61,13 @@ class TurnEngine:
         self._turns: dict[TurnId, Turn] = {}
 
     def submit(self, ask: Ask) -> Following:
-        """Queues a turn, in order of the calls. Does not wait; `Following.admitted` tells whether it was accepted."""
+        """Queues a turn, in order of the calls. Does not wait; `Following.admitted` tells whether it was accepted.
+
+        Raises Repeated where this process has the turn already.
+        """
         turn = Turn(ask.turn_id)
-        self._turns[ask.turn_id] = turn
+        if self._turns.setdefault(ask.turn_id, turn) is not turn:
+            raise Repeated(ask.turn_id)
         self._loop.call(lambda: self._start(turn, ask))
         return Following(self._loop, turn)
 
@@ -90,6 +94,10 @@ class TurnEngine:
     async def refuse(self, store: Store, record: TurnRecord) -> TurnRecord:
         """Ends a turn that waits for somebody's input, and closes its history. Returns the record as it is then."""
         return await asyncio.wrap_future(self._loop.submit(self._refuse(store, record)))
+
+    def give_up(self, store: Store, turn_id: TurnId) -> None:
+        """Cancels a turn, whether it runs or waits for somebody's input. Does not wait."""
+        self._loop.submit(self._give_up(store, turn_id))
 
     async def delete_session(self, store: Store, subject: str, session_id: SessionId) -> None:
         """Cancels what runs or waits in a session, then deletes it; raises SessionBusy if a turn does not end."""
@@ -268,12 +276,29 @@ class TurnEngine:
             if lock.is_locked:
                 await lock.release()
 
+    async def _give_up(self, store: Store, turn_id: TurnId) -> None:
+        if (turn := self._turns.get(turn_id)) is not None:
+            turn.stop.set()
+            # It may have come to a question at the same moment.
+            await asyncio.wait([asyncio.wrap_future(turn.ended)])
+        record = await self._loop.in_thread(store.find_turn, turn_id)
+        if record is not None and record.is_pending:
+            await self._refuse(store, record)
+
     async def _refuse(self, store: Store, record: TurnRecord) -> TurnRecord:
-        async with store.session_lock(record.session_id):
+        lock = store.session_lock(record.session_id)
+        try:
+            await lock.acquire(timeout=0.5)
+        except TimeoutError:
+            # Somebody decided at this moment, and the turn goes on.
+            return await self._loop.in_thread(store.find_turn, record.turn_id) or record
+        try:
             current = await self._loop.in_thread(store.find_turn, record.turn_id)
             if current is None or not current.is_pending:
                 return current or record
             return await self._loop.in_thread(refuse_pending, store, current, note=INTERRUPTED)
+        finally:
+            await lock.release()
 
     async def _recover(self, store: Store, record: TurnRecord) -> TurnRecord:
         current = await self._loop.in_thread(store.find_turn, record.turn_id)

@@ -97,7 +97,7 @@ async def _ask(service: Service, prompt: Prompt, *, as_json: bool) -> None:
             following = await service.turns.answer(CALLER, str(answer), turn_id=record.turn_id)
         else:
             approve = await asyncio.to_thread(click.confirm, "Allow this use of the tool", err=True)
-            following = await service.turns.decide(CALLER, record.turn_id, approve=approve)
+            following = await service.turns.decide(CALLER, record.turn_id, approve=approve, question=record.question)
         reply = await _stream(service, following, as_json=as_json)
     if reply.question and not as_json:
         click.echo(reply.question, err=True)

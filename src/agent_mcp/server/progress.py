@@ -6,9 +6,11 @@ import hashlib
 import json
 from typing import Any
 
+from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
 
 from agent_mcp.domain import Reply, TurnRecord
+from agent_mcp.errors import TurnConflict
 from agent_mcp.events import Event, Retrying, StillWorking, TextWritten, ToolEnded, ToolStarted
 from agent_mcp.following import Followed
 from agent_mcp.server.tool_table import APPROVAL_KEY, HANDSHAKE_LAST, Call, Decision
@@ -43,12 +45,15 @@ async def finish(call: Call, followed: Followed, wait_seconds: float | None) -> 
             )
         if not call.context.session.can_send_request:
             break
-        result = await call.context.session.elicit_form(
-            _message(record), _FORM, related_request_id=call.context.request_id
-        )
+        try:
+            result = await call.context.session.elicit_form(
+                _message(record), _FORM, related_request_id=call.context.request_id
+            )
+        except MCPError:
+            break  # The host could not ask. The reply names the command that can.
         if result.action == "cancel":
             break
-        followed = await call.service.turns.decide(call.caller, record.turn_id, approve=is_yes(result))
+        followed = await _decide(call, record, approve=is_yes(result))
     return followed.reply()
 
 
@@ -56,12 +61,22 @@ async def decided(call: Call, decision: Decision) -> Followed:
     """Carries out a person's decision that a repeated request brings, and returns the turn to follow."""
     turns = call.service.turns
     followed = await turns.follow(call.caller, turn_id=decision.turn_id)
-    if question_digest(followed.record()) != decision.digest:
+    record = followed.record()
+    if question_digest(record) != decision.digest:
         return followed  # Somebody else decided meanwhile.
     if decision.approve is None:
         call.may_ask = False
         return followed
-    return await turns.decide(call.caller, decision.turn_id, approve=decision.approve)
+    return await _decide(call, record, approve=decision.approve)
+
+
+async def _decide(call: Call, record: TurnRecord, *, approve: bool) -> Followed:
+    """Decides on just what the person saw. Where somebody else was faster, it is their turn that goes on."""
+    turns = call.service.turns
+    try:
+        return await turns.decide(call.caller, record.turn_id, approve=approve, question=record.question)
+    except TurnConflict:
+        return await turns.follow(call.caller, turn_id=record.turn_id)
 
 
 def question_digest(record: TurnRecord) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import anyio.to_thread
@@ -12,12 +14,14 @@ from agent_mcp import agent_library
 from agent_mcp.approval_words import APPROVED, DENIED
 from agent_mcp.config import Settings
 from agent_mcp.domain import (
+    DECISION_TIME,
     MAX_PROMPT_BYTES,
     ActorId,
     AgentId,
     AgentSpec,
     Caller,
     Fact,
+    PendingInput,
     Reply,
     SessionId,
     SessionMeta,
@@ -41,6 +45,7 @@ from agent_mcp.errors import (
     SessionExists,
     SessionExpired,
     TooLarge,
+    ToolNotAllowed,
     TurnConflict,
     TurnNotFound,
 )
@@ -50,7 +55,7 @@ from agent_mcp.service.agent_cases import AgentCases
 from agent_mcp.service.session_cases import SessionCases
 from agent_mcp.service.stores import Stores, threaded
 from agent_mcp.storage.store import Store
-from agent_mcp.turn_steps import Admitted, Ask, pending_error
+from agent_mcp.turn_steps import Admitted, Ask, Repeated, pending_error
 from agent_mcp.turns import TurnEngine
 
 MAX_DEPTH = 3
@@ -77,14 +82,6 @@ class Asked:
     is_new: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What an agent that is asked as a tool gives back."""
-
-    text: str
-    usage: Usage
-
-
 class DeletedSession(Fact):
     session_id: SessionId
     deleted: bool = True
@@ -96,10 +93,6 @@ class _Delegation:
 
     depth: int
     token_limit: int
-
-
-class _Repeated(Exception):
-    """There is a turn with this idempotency key already."""
 
 
 class TurnCases:
@@ -134,14 +127,13 @@ class TurnCases:
         if not 1 <= len(prompt.key) <= 255:
             raise InvalidArgument("An idempotency key has 1 to 255 characters: shorten it.")
         turn_id = keyed_turn_id(prompt.key, subject=caller.subject, actor_id=caller.actor_for(prompt.actor_id))
-        if self._engine.get(turn_id) is None and not await self._has_record(caller, turn_id):
-            try:
-                return Asked(followed=await self._begin(caller, prompt, turn_id), is_new=True)
-            except _Repeated:
-                pass  # Another process took it at the same moment.
-        running = self._engine.get(turn_id)
-        if running is not None:
-            await running.admitted()
+        while True:
+            with suppress(Repeated):  # Another request, here or in another process, took it at the same moment.
+                if (running := self._engine.get(turn_id)) is not None:
+                    await running.admitted()
+                elif not await self._has_record(caller, turn_id):
+                    return Asked(followed=await self._begin(caller, prompt, turn_id), is_new=True)
+                break
         followed = await self.follow(caller, turn_id=turn_id)
         if followed.record().fingerprint != _fingerprint(prompt):
             raise TurnConflict(
@@ -166,11 +158,16 @@ class TurnCases:
         record = followed.record()
         if record.is_pending:
             store = await anyio.to_thread.run_sync(self._stores.of, caller)
-            followed = Watching(self._engine, store, await self._engine.refuse(store, record))
+            record = await self._engine.refuse(store, record)
+            followed = self._engine.find(record.turn_id) or Watching(self._engine, store, record)
         await anyio.to_thread.run_sync(followed.cancel)
         async for _ in followed.events(wait=_CANCEL_SECONDS):
             pass
         return followed.reply()
+
+    def give_up(self, caller: Caller, turn_id: TurnId) -> None:
+        """Cancels a turn, also one that waits for somebody. Does not wait: for where nothing may be awaited."""
+        self._engine.give_up(self._stores.of(caller), turn_id)
 
     async def answer(
         self, caller: Caller, text: str, *, turn_id: TurnId | None = None, session_id: SessionId | None = None
@@ -188,9 +185,19 @@ class TurnCases:
             )
         return await self._go_on(caller, store, record, text)
 
-    async def decide(self, caller: Caller, turn_id: TurnId, *, approve: bool) -> Following:
-        """A person's decision on the tool that a turn wants to use next; raises TurnConflict if it wants none."""
+    async def decide(
+        self, caller: Caller, turn_id: TurnId, *, approve: bool, question: PendingInput | None = None
+    ) -> Following:
+        """A person's decision on the tool that a turn wants to use next; raises TurnConflict if it wants none.
+
+        `question` is what the person saw: raises TurnConflict too if the turn has come to another one meanwhile.
+        """
         store, record = await anyio.to_thread.run_sync(self._find, caller, turn_id, None)
+        if question is not None and record.question != question:
+            raise TurnConflict(
+                f"The turn {turn_id} does not wait for this decision any more, and nothing was done: get_reply says "
+                "how it is."
+            )
         if record.question is not None and record.question.kind != "approval":
             raise TurnConflict(
                 f"The turn {turn_id} asks something: {record.question.text} Answer it with get_reply(answer=...)."
@@ -210,8 +217,13 @@ class TurnCases:
         """The records of all turns that are kept (7 days), or of one session's, the latest first."""
         return self._stores.of(caller).list_turns(session_id)
 
-    async def delegate(self, parent: Admitted, agent_id: AgentId, text: str, *, token_limit: int) -> Answer:
-        """Asks an agent on behalf of another one's turn, in a session that belongs to that one's; raises its errors."""
+    async def delegate(
+        self, parent: Admitted, agent_id: AgentId, text: str, *, token_limit: int, spend: Callable[[Usage], None]
+    ) -> str:
+        """Asks an agent on behalf of another one's turn, in a session that belongs to that one's; raises its errors.
+
+        `spend` is told what it used, whether it answered or failed.
+        """
         if parent.depth >= MAX_DEPTH:
             raise InvalidArgument(
                 f"{MAX_DEPTH} agents wait for each other already: answer yourself, without asking another one."
@@ -226,11 +238,12 @@ class TurnCases:
         except BaseException:
             following.cancel()
             raise
+        spend(following.record().usage)
         reply = following.reply()
         if reply.status != "completed":
             await self.cancel(parent.caller, turn_id=reply.turn_id)
             raise InvalidArgument(f"The agent {agent_id!r} gave no answer (its turn is {reply.status}).")
-        return Answer(text=f"{reply.response}\n\n[{transcript_uri(session_id)}]", usage=reply.usage)
+        return f"{reply.response}\n\n[{transcript_uri(session_id)}]"
 
     def describe(self, caller: Caller, agent_id: AgentId) -> str:
         """What an agent is for. Blocking."""
@@ -253,17 +266,27 @@ class TurnCases:
     async def _go_on(self, caller: Caller, store: Store, record: TurnRecord, response: str) -> Following:
         if record.question is None:
             raise TurnConflict(f"The turn {record.turn_id} waits for nothing: get_reply says how it is.")
+        if record.is_overdue:
+            await self._engine.refuse(store, record)
+            raise TurnConflict(
+                f"The turn {record.turn_id} waited for {DECISION_TIME.days} days, and what it asked for counts as "
+                "refused. Nothing was done; ask again."
+            )
 
         def admit() -> Admitted:
             meta = self._sessions.find(store, record.session_id)
+            spec = self._agents.usable(store, self._asked_agent(store, record.agent_id, meta))
+            limit = self._token_limit(meta, used=record.usage.total_tokens)
+            if response == APPROVED:
+                _check_allowed(record, spec)
             return Admitted(
                 store=store,
                 caller=caller,
-                spec=self._agents.usable(store, self._agents.definition(store, record.agent_id)),
+                spec=spec,
                 model=parse_model(record.model) if record.model else self._models.choose(None).ref,
                 record=record,
                 response=response,
-                token_limit=self._token_limit(meta, used=record.usage.total_tokens),
+                token_limit=lambda: limit,
             )
 
         ask = Ask(turn_id=record.turn_id, subject=caller.subject, session_id=record.session_id, admit=admit)
@@ -320,9 +343,12 @@ class TurnCases:
             except SessionExists:
                 # Somebody else began it at the same moment.
                 return self._admit(caller, prompt, turn_id, terms)
-        token_limit = self._token_limit(meta, used=0)
-        if terms is not None and terms.token_limit:
-            token_limit = min(token_limit or terms.token_limit, terms.token_limit)
+        session_id = meta.session_id
+
+        def token_limit() -> int:
+            limit = self._token_limit(self._sessions.find(store, session_id), used=0)
+            return min(limit or terms.token_limit, terms.token_limit) if terms and terms.token_limit else limit
+
         record = TurnRecord(
             turn_id=turn_id,
             session_id=meta.session_id,
@@ -340,9 +366,11 @@ class TurnCases:
         )
         try:
             if not store.create_turn(record):
-                raise _Repeated
-        except (AgentMcpError, _Repeated):
-            if new:
+                raise Repeated(turn_id)
+        except AgentMcpError:
+            # The turn that there is may have come to this session: then it is its session.
+            other = store.find_turn(turn_id)
+            if new and (other is None or other.session_id != meta.session_id):
                 store.remove_session(meta.session_id)
             raise
         return Admitted(
@@ -417,10 +445,25 @@ class TurnCases:
         store.create_session(made)
 
         def link(meta: SessionMeta) -> SessionMeta:
+            if meta.delegates.get(agent_id) != known:
+                return meta  # Another call in the same message was faster.
             return meta.model_copy(update={"delegates": {**meta.delegates, agent_id: made.session_id}})
 
-        store.change_session(meta.session_id, link, sync=True, index=False)
-        return made.session_id
+        linked = store.change_session(meta.session_id, link, sync=True, index=False).delegates[agent_id]
+        if linked != made.session_id:
+            store.remove_session(made.session_id)
+        return linked
+
+
+def _check_allowed(record: TurnRecord, spec: AgentSpec) -> None:
+    """Raises ToolNotAllowed where the tool that a person allows is not to be had: the yes would be lost."""
+    tool = record.question.tool if record.question else None
+    if tool is not None and tool not in spec.tools:
+        raise ToolNotAllowed(
+            f"The tool {tool!r} that the turn {record.turn_id} wants to use is not allowed here, and nothing was done: "
+            "the agent lost it, or AGENT_MCP_ALLOW_TOOLS does not name it for this process. Set it as for the server "
+            "that was asked."
+        )
 
 
 def _fingerprint(prompt: Prompt) -> str:

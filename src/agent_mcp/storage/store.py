@@ -124,6 +124,11 @@ class Store:
             self._index(lambda: self._catalog.put_turn(record))
         return created
 
+    def remove_turn(self, turn_id: TurnId) -> None:
+        with storage_errors(self.root):
+            self._turns.remove(turn_id)
+        self._index(lambda: self._catalog.remove_turns([turn_id]))
+
     def find_turn(self, turn_id: TurnId) -> TurnRecord | None:
         with storage_errors(self.root):
             return self._turns.find(turn_id)
