@@ -131,7 +131,7 @@ class Served:
     """A client of a server process of its own."""
 
     client: Client
-    pid: int
+    _pid_file: Path
 
     async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
         """Calls a tool that must succeed, and returns its structured result."""
@@ -164,8 +164,8 @@ class Served:
         return turn
 
     def kill(self) -> None:
-        """Ends the server without a chance to clean up."""
-        os.kill(self.pid, signal.SIGKILL)
+        """Ends the server without a chance to clean up. It must have answered once."""
+        os.kill(int(self._pid_file.read_text()), signal.SIGKILL)
 
 
 def record_of(data_dir: Path, turn_id: str) -> dict[str, Any]:
@@ -185,8 +185,7 @@ async def serving(
         env=server_environment(data_dir, env),
     )
     async with RecordingClient(server, mode=mode, read_timeout_seconds=60, **client) as connected:
-        await connected.list_tools()  # later revisions have no handshake, and the process may not have begun
-        yield Served(connected, int(pid_file.read_text()))
+        yield Served(connected, pid_file)
 
 
 async def cancelled_by_client(request: Callable[[], Coroutine[Any, Any, object]], when: Awaitable[object]) -> None:

@@ -264,3 +264,12 @@ async def test_a_tool_that_calls_for_the_end_of_everything_ends_only_its_own_cal
         assert result in model.requests[1].tool_results[0]
     assert [call["status"] for call in used["tool_calls"]] == [status]
     assert other["response"] == "You said: Elsewhere"
+
+
+async def test_many_first_calls_at_once_find_strands_whole(data_dir: Path) -> None:
+    """The threads of the first calls all need Strands, by different modules, and import it at the same moment."""
+    async with serving(data_dir, env=tools_env()) as server:
+        calls = [server.call("create_agent", name=f"Agent {n}", tools=["py:hold"]) for n in range(3)]
+        asks = [server.ask("My name is Ada") for _ in range(3)]
+        starts = [server.start_session(f"own-{n}") for n in range(3)]
+        await asyncio.gather(*calls, *asks, *starts)

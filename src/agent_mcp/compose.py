@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from agent_mcp.config import Settings
 from agent_mcp.domain import AgentId, SessionId
+from agent_mcp.late import load_strands
 from agent_mcp.models import Models
 from agent_mcp.service import Service
+from agent_mcp.storage.agent_files import AgentDirectory
 from agent_mcp.storage.store import Store
 from agent_mcp.toolbox import Bench, Toolbox
 from agent_mcp.turn_steps import Admitted
@@ -27,6 +29,7 @@ def build_service(settings: Settings, environ: Mapping[str, str]) -> Service:
 
     def build(admitted: Admitted) -> SessionAgent:
         # Strands takes half a second to import: nobody waits for it before the first turn.
+        load_strands()
         from agent_mcp.agents import AgentFactory
         from agent_mcp.token_limit import TokenLimit
 
@@ -52,12 +55,14 @@ def build_service(settings: Settings, environ: Mapping[str, str]) -> Service:
         )
 
     engine = TurnEngine(build=build, limits=Limits(seconds=settings.turn_timeout, calls=settings.max_calls))
-    service = Service(settings=settings, models=models, toolbox=toolbox, engine=engine)
+    directories = [AgentDirectory(path) for path in settings.agents_path]
+    service = Service(settings=settings, models=models, toolbox=toolbox, engine=engine, directories=directories)
     return service
 
 
 def warm_up() -> None:
     """Imports what the first turn needs, so that it does not wait for it. Takes half a second: run it in a thread."""
+    load_strands()
     import agent_mcp.agents  # noqa: F401  # pyright: ignore[reportUnusedImport] imported for its time
 
 

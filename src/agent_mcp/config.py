@@ -7,6 +7,7 @@ from pathlib import Path
 from platformdirs import user_data_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from agent_mcp.domain import LONGEST_LIFE
 from agent_mcp.errors import InvalidArgument
 
 MARKER = ".agent-mcp"
@@ -26,7 +27,9 @@ class Settings(BaseModel):
 
     data_dir: Path = Field(description="The one directory with everything.")
     model: str = Field(default="auto", description="Model of agents that name none: provider:model_id, or auto.")
-    session_ttl: int = Field(default=3600, ge=0, description="Idle seconds until a session expires; 0 = never.")
+    session_ttl: int = Field(
+        default=3600, ge=0, le=LONGEST_LIFE, description="Idle seconds until a session expires; 0 = never."
+    )
     wait_seconds: float = Field(default=45, ge=0, description="Seconds an ask waits before it says 'working'.")
     turn_timeout: float = Field(default=900, gt=0, description="Seconds that one turn may take.")
     max_calls: int = Field(default=50, ge=1, description="Model calls that one turn may make.")

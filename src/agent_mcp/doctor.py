@@ -44,7 +44,9 @@ def _examine(service: Service, caller: Caller) -> list[Finding]:
         findings.append(Finding(True, "allowed tools", text))
     findings.extend(Finding(False, "tools", warning) for warning in service.toolbox.warnings)
     if findings[1].ok:
-        _, warnings = service.agents.all(service.store(caller))
+        store = service.store(caller)
+        agents, warnings = service.agents.all(store)
+        warnings += [w for agent in agents.values() for w in service.agents.usable(store, agent).warnings]
         findings.extend(Finding(False, "agents", warning) for warning in warnings)
     life = f"{settings.session_ttl} s after the last turn" if settings.session_ttl else "never"
     findings.append(Finding(True, "sessions", f"expire {life} (AGENT_MCP_SESSION_TTL)"))

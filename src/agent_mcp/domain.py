@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 DEFAULT_ACTOR = ActorId("local")
 MAX_PROMPT_BYTES = 1024 * 1024
+LONGEST_LIFE = 10 * 365 * 86400
+"""The longest idle life of a session in seconds, if it has an end at all."""
 DECISION_TIME = timedelta(days=7)
 """How long a turn waits for a person before it counts as refused."""
 
@@ -199,7 +201,7 @@ class SessionMeta(Fact):
     title: str = ""
     created_at: Timestamp
     last_active_at: Timestamp
-    ttl_seconds: int
+    ttl_seconds: int = Field(ge=0, le=LONGEST_LIFE)
     last_turn: TurnId | None = None
     turns: int = 0
     usage: Usage = Usage()

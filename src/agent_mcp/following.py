@@ -165,7 +165,8 @@ class Watching:
         while self._record.is_open:
             if not await asyncio.to_thread(self._keeper.is_running, self._store, self._record):
                 self._record = await self._keeper.recover(self._store, self._record)
-                return
+                if not self._record.is_open:
+                    return
             if clock() - start >= wait:
                 return
             if clock() - said >= beat:

@@ -7,6 +7,8 @@ from agent_mcp.errors import TurnInterrupted
 from agent_mcp.settle import settle
 from agent_mcp.storage.store import Store
 
+_NOT_RUN = "The tool was not run: it was not decided on, and then given up."
+
 logger = logging.getLogger(__name__)
 
 
@@ -41,7 +43,7 @@ def refuse_pending(store: Store, record: TurnRecord, *, note: str) -> TurnRecord
     life: dict[str, object] = {}
     if meta is not None:
         history = store.history(meta)
-        settle(history, note=note, saved=record.conversation)
+        settle(history, note=note, tool_note=_NOT_RUN, saved=record.conversation)
         history.make_durable(since=record.first_message or 0)
         said = history.read(offset=min(record.first_message or 0, history.count()))
         response = said[-1].text if said else ""
@@ -63,7 +65,7 @@ def recover(store: Store, record: TurnRecord) -> TurnRecord:
         ended = interrupted(record, kept=False)
     else:
         history = store.history(meta)
-        finished = not settle(history, saved=record.conversation)
+        finished = not settle(history, partial=store.find_partial(record.turn_id), saved=record.conversation)
         said = history.read(offset=min(record.first_message, history.count()))
         if said and finished:
             history.make_durable(since=record.first_message)

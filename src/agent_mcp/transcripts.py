@@ -91,10 +91,8 @@ def _fenced(text: str) -> str:
 def _cut(message: Message, longest: int) -> Message:
     """The message, shortened so that no form of it is longer than `longest` bytes."""
     room = longest - 1024
-    weigh = len(json.dumps(message.text).encode()) + sum(
-        len(json.dumps(c.arguments, default=str)) for c in message.tool_calls
-    )
-    if weigh <= room:
+    weight = _weight(message.text) + sum(_weight(call.arguments) for call in message.tool_calls)
+    if weight <= room:
         return message
     share = room // 16  # JSON writes a character in up to six bytes; half of the room is for the text
     text = message.text
@@ -102,8 +100,13 @@ def _cut(message: Message, longest: int) -> Message:
         text = f"{text[:share]}\n[... {len(text) - share} more characters: read_transcript has them ...]"
     calls = [
         call
-        if len(json.dumps(call.arguments, default=str)) <= share // (len(message.tool_calls) or 1)
+        if _weight(call.arguments) <= share // (len(message.tool_calls) or 1)
         else call.model_copy(update={"arguments": {"cut": "too long to be shown here"}})
         for call in message.tool_calls
     ]
     return message.model_copy(update={"text": text, "tool_calls": tuple(calls)})
+
+
+def _weight(value: object) -> int:
+    """Bytes as JSON, in which only control characters and quotes take more than in Markdown."""
+    return len(json.dumps(value, ensure_ascii=False, default=str).encode(errors="replace"))

@@ -152,7 +152,7 @@ def end(
     def change(meta: SessionMeta) -> SessionMeta:
         return meta.model_copy(
             update={
-                "last_active_at": at,
+                "last_active_at": meta.last_active_at if agent is None else at,
                 "turns": meta.turns + (bool(said) and not waits),
                 "usage": meta.usage + usage,
                 "model": str(admitted.model),

@@ -31,8 +31,8 @@ _GRACE_SECONDS = 2.0
 """How long a turn that is cancelled has to come to its end by itself."""
 _DELETE_SECONDS = 15.0
 """How long a deletion waits for the turns of its session to end."""
-_MARK_SECONDS = 0.25
-"""How often a turn looks whether another process asked for its end."""
+_TICK_SECONDS = 0.25
+"""How often a turn looks whether another process asked for its end, and keeps what the model has written."""
 
 Build = Callable[[Admitted], "SessionAgent"]
 """Makes the Strands agent for a turn. Blocking."""
@@ -219,16 +219,25 @@ class TurnEngine:
         finally:
             stop.cancel()
 
-    @staticmethod
-    async def _stopped(turn: Turn) -> None:
-        """Waits until the turn is cancelled, in this process or by a mark that another one left."""
+    async def _stopped(self, turn: Turn) -> None:
+        """Waits until the turn is cancelled, in this process or by a mark that another one left.
+
+        Meanwhile what the model writes is kept from time to time: a kill takes no more than the last moment of it.
+        """
+        kept = ""
         while not turn.stop.is_set():
             try:
-                async with asyncio.timeout(_MARK_SECONDS):
+                async with asyncio.timeout(_TICK_SECONDS):
                     await turn.stop.wait()
             except TimeoutError:
-                if turn.admission is not None and turn.admission.store.cancel_is_asked(turn.turn_id):
+                if turn.admission is None:
+                    continue
+                store = turn.admission.store
+                if store.cancel_is_asked(turn.turn_id):
                     return
+                if turn.partial != kept:
+                    kept = turn.partial
+                    await self._loop.in_thread(store.save_partial, turn.turn_id, kept)
 
     async def _stream(self, turn: Turn, agent: Agent, record: TurnRecord) -> AgentResult:
         prompt: Any = record.prompt
@@ -294,11 +303,16 @@ class TurnEngine:
             await lock.release()
 
     async def _recover(self, store: Store, record: TurnRecord) -> TurnRecord:
+        current = await self._loop.in_thread(store.find_turn, record.turn_id)
+        if current is None or not current.is_open:
+            return current or record
+        if current.first_message is None:  # It never came to its session, whoever uses that now.
+            return await self._loop.in_thread(recover, store, current)
         lock = store.session_lock(record.session_id)
         try:
             await lock.acquire(timeout=0.5)
         except TimeoutError:
-            return await self._loop.in_thread(store.find_turn, record.turn_id) or record
+            return current
         try:
             current = await self._loop.in_thread(store.find_turn, record.turn_id)
             if current is None or not current.is_open:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -167,4 +168,13 @@ def _log_to_stderr() -> None:
 
 def main() -> None:
     """The console script."""
-    cli.main(prog_name="agent-mcp")
+    code: object = 0
+    try:
+        cli.main(prog_name="agent-mcp")
+    except SystemExit as end:
+        code = end.code
+    with suppress(OSError):  # nobody reads any more
+        sys.stdout.flush()
+        sys.stderr.flush()
+    # Python would wait for a thread that waits for a silent model, which nothing can wake.
+    os._exit(code if isinstance(code, int) else int(code is not None))

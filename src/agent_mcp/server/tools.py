@@ -9,6 +9,7 @@ from mcp_types import InputRequiredResult
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
 
 from agent_mcp.domain import (
+    LONGEST_LIFE,
     ActorId,
     AgentId,
     AgentSpec,
@@ -35,7 +36,7 @@ _ActorId = Annotated[ActorId, AfterValidator(parse_actor_id)]
 _TurnId = Annotated[TurnId, AfterValidator(parse_turn_id)]
 _Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 _Limit = Annotated[int, Field(ge=1, le=MAX_PAGE)]
-_Life = Annotated[int, Field(ge=0, le=10 * 365 * 86400, description="Idle life in seconds; 0 = never expires")]
+_Life = Annotated[int, Field(ge=0, le=LONGEST_LIFE, description="Idle life in seconds; 0 = never expires")]
 _Budget = Annotated[int, Field(ge=0, description="Tokens that the whole session may use; 0 = no limit")]
 _Cursor = Annotated[str, Field(description="next_cursor of the page before")]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from agent_mcp.config import Settings
 from agent_mcp.domain import Caller
 from agent_mcp.models import Models
@@ -9,6 +11,7 @@ from agent_mcp.service.agent_cases import AgentCases, AgentDraft
 from agent_mcp.service.session_cases import SessionCases
 from agent_mcp.service.stores import Stores
 from agent_mcp.service.turn_cases import Prompt, TurnCases
+from agent_mcp.storage.agent_files import AgentDirectory
 from agent_mcp.storage.store import Store
 from agent_mcp.toolbox import Toolbox
 from agent_mcp.turns import TurnEngine
@@ -19,13 +22,21 @@ __all__ = ["AgentDraft", "Prompt", "Service"]
 class Service:
     """The use cases over one data directory: `agents`, `sessions`, `turns`. Any event loop may call them."""
 
-    def __init__(self, *, settings: Settings, models: Models, toolbox: Toolbox, engine: TurnEngine) -> None:
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        models: Models,
+        toolbox: Toolbox,
+        engine: TurnEngine,
+        directories: Sequence[AgentDirectory] = (),
+    ) -> None:
         self.settings = settings
         self.models = models
         self.toolbox = toolbox
         self._engine = engine
         self._stores = Stores(settings)
-        self.agents = AgentCases(stores=self._stores, toolbox=toolbox, directories=settings.agents_path)
+        self.agents = AgentCases(stores=self._stores, toolbox=toolbox, directories=directories)
         self.sessions = SessionCases(
             stores=self._stores, settings=settings, models=models, agents=self.agents, is_running=engine.is_running
         )

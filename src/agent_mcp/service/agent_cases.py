@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from agent_mcp import agent_library, cursors
 from agent_mcp.domain import AgentId, AgentSpec, Caller, Fact, now, slug
 from agent_mcp.errors import AgentExists, AgentNotFound, Forbidden, InvalidArgument
 from agent_mcp.models import parse_model
 from agent_mcp.service.stores import DEFAULT_PAGE, Stores, one_line, page_size, threaded
-from agent_mcp.storage.agent_files import read_directory, read_file
+from agent_mcp.storage.agent_files import AgentDirectory, render
 from agent_mcp.storage.store import Store
 from agent_mcp.toolbox import AGENT_PREFIX, Toolbox, check_circles
 
@@ -53,7 +52,7 @@ class AgentDraft:
 class AgentCases:
     """The use cases of agents. Own agents win over those in `directories`, and these over the built-in ones."""
 
-    def __init__(self, *, stores: Stores, toolbox: Toolbox, directories: Sequence[Path]) -> None:
+    def __init__(self, *, stores: Stores, toolbox: Toolbox, directories: Sequence[AgentDirectory]) -> None:
         self._stores = stores
         self._toolbox = toolbox
         self._directories = tuple(directories)
@@ -144,6 +143,11 @@ class AgentCases:
         """Raises AgentNotFound, InvalidArgument (naming a file that can't be read)."""
         return self.definition(self._stores.of(caller), agent_id)
 
+    @threaded
+    def markdown(self, caller: Caller, agent_id: AgentId) -> str:
+        """The agent's file; raises as `get`."""
+        return render(self.definition(self._stores.of(caller), agent_id))
+
     # For the other use cases: blocking
 
     def all(self, store: Store) -> tuple[dict[AgentId, AgentSpec], list[str]]:
@@ -151,7 +155,7 @@ class AgentCases:
         agents = agent_library.built_in()
         warnings: list[str] = []
         for directory in reversed(self._directories):
-            found, trouble = read_directory(directory, source=str(directory))
+            found, trouble = directory.list_all()
             agents |= {agent.agent_id: agent for agent in found}
             warnings += trouble
         own, trouble = store.agents.list_all()
@@ -190,7 +194,7 @@ class AgentCases:
         if own is not None:
             return own
         for directory in self._directories:
-            found = read_file(directory / f"{agent_id}.md", source=str(directory))
+            found = directory.find(agent_id)
             if found is not None:
                 return found
         return agent_library.built_in().get(agent_id)

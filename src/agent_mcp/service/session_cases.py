@@ -169,6 +169,8 @@ class SessionCases:
         """Sessions, most recently active first; with `query` those in which something fits it, with a snippet."""
         store = self._stores.of(caller)
         size = page_size(limit)
+        if status == "damaged":
+            store.refresh_all()  # Damage does not come through us: only a look at all files finds it.
         position = cursors.decode(cursor, (int, str)) if cursor else None
         rows = store.list_sessions(
             now=now(),
@@ -180,7 +182,7 @@ class SessionCases:
             after=(int(position[0]), str(position[1])) if position else None,
         )
         shown = rows[:size]
-        infos = [self._listed(store, row[0], damaged=row[1], snippet=row[3]) for row in shown]
+        infos = [self._listed(store, row[0], snippet=row[3]) for row in shown]
         more = len(rows) > size
         return SessionPage(
             sessions=tuple(info for info in infos if info is not None),
@@ -326,13 +328,12 @@ class SessionCases:
         except NoModel:
             return None  # An ask will say so; a session can wait for it.
 
-    def _listed(
-        self, store: Store, session_id: SessionId, *, damaged: bool, snippet: str | None
-    ) -> ListedSession | None:
+    def _listed(self, store: Store, session_id: SessionId, *, snippet: str | None) -> ListedSession | None:
+        damaged = store.refresh(session_id)
         try:
             meta = store.find_session(session_id)
         except SessionDamaged:
-            meta, damaged = store.unreadable_session(session_id), True
+            meta = store.unreadable_session(session_id)
         if meta is None:
             return None
         return ListedSession(**dict(self.info(store, meta, damaged=damaged)), snippet=snippet)

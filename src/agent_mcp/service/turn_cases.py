@@ -390,8 +390,8 @@ class TurnCases:
             if meta is None:
                 raise
             raise AgentNotFound(
-                f"The agent {agent_id!r} of this session was deleted. read_transcript still shows what was said, and "
-                f"start_session(continue_from={meta.session_id!r}, agent_id=...) goes on with another agent."
+                f"There is no agent {agent_id!r} (any more), whose session this is. read_transcript shows what was "
+                f"said, and start_session(continue_from={meta.session_id!r}, agent_id=...) goes on with another agent."
             ) from None
 
     def _check_session(self, store: Store, meta: SessionMeta, prompt: Prompt, *, delegated: bool) -> None:
@@ -474,7 +474,10 @@ def _fingerprint(prompt: Prompt) -> str:
 def _check_prompt(text: str) -> None:
     if not text.strip():
         raise InvalidArgument("The prompt is empty: say what you want of the agent.")
-    size = len(text.encode())
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise InvalidArgument("The prompt is not valid Unicode text: send it as UTF-8.") from None
     if size > MAX_PROMPT_BYTES:
         raise TooLarge(
             f"The prompt has {size} bytes, more than the {MAX_PROMPT_BYTES} allowed: shorten it or ask in parts."

@@ -15,6 +15,7 @@ from agent_mcp.domain import AgentId, AgentSpec, parse_agent_id
 from agent_mcp.errors import AgentExists, InvalidArgument, StorageFailed
 from agent_mcp.storage import durable
 from agent_mcp.storage.layout import Layout
+from agent_mcp.storage.refusals import storage_errors
 
 logger = logging.getLogger(__name__)
 
@@ -85,41 +86,60 @@ class AgentFiles:
 
     def create(self, spec: AgentSpec) -> None:
         """Writes a new agent; raises AgentExists if its id is taken (also by another process meanwhile)."""
-        path = self._layout.agent(spec.agent_id)
-        new = path.with_name(f".{spec.agent_id}-{secrets.token_hex(4)}.new")
-        durable.write_text(new, render(spec), sync=self._sync)
-        try:
-            # Unlike a rename, a link never replaces what is there.
-            os.link(new, path)
-        except FileExistsError:
-            raise AgentExists(
-                f"There is an agent {spec.agent_id!r} already: choose another name or agent_id."
-            ) from None
-        finally:
-            new.unlink(missing_ok=True)
-        if self._sync:
-            durable.sync_directory(path.parent)
+        with storage_errors(self._layout.root):
+            path = self._layout.agent(spec.agent_id)
+            new = path.with_name(f".{spec.agent_id}-{secrets.token_hex(4)}.new")
+            durable.write_text(new, render(spec), sync=self._sync)
+            try:
+                # Unlike a rename, a link never replaces what is there.
+                os.link(new, path)
+            except FileExistsError:
+                raise AgentExists(
+                    f"There is an agent {spec.agent_id!r} already: choose another name or agent_id."
+                ) from None
+            finally:
+                new.unlink(missing_ok=True)
+            if self._sync:
+                durable.sync_directory(path.parent)
 
     def replace(self, spec: AgentSpec) -> None:
         """Writes an agent again. What else stands in its front matter, put there by hand, is kept."""
-        path = self._layout.agent(spec.agent_id)
-        durable.write_text(path, render(spec, others=_others(path)), sync=self._sync)
+        with storage_errors(self._layout.root):
+            path = self._layout.agent(spec.agent_id)
+            durable.write_text(path, render(spec, others=_others(path)), sync=self._sync)
 
     def remove(self, agent_id: AgentId, *, retire: bool) -> None:
         """Removes an agent's file; with `retire` its id is never given again."""
-        if retire:
-            ids = sorted({*self.retired(), agent_id})
-            durable.write_text(self._layout.retired, "".join(f"{i}\n" for i in ids), sync=self._sync)
-        self._layout.agent(agent_id).unlink()
-        if self._sync:
-            durable.sync_directory(self._layout.agents)
+        with storage_errors(self._layout.root):
+            if retire:
+                ids = sorted({*self.retired(), agent_id})
+                durable.write_text(self._layout.retired, "".join(f"{i}\n" for i in ids), sync=self._sync)
+            self._layout.agent(agent_id).unlink()
+            if self._sync:
+                durable.sync_directory(self._layout.agents)
 
     def retired(self) -> set[AgentId]:
         """Ids of deleted agents that have sessions."""
-        try:
-            return {AgentId(line) for line in self._layout.retired.read_text(encoding="utf-8").split()}
-        except FileNotFoundError:
-            return set()
+        with storage_errors(self._layout.root):
+            try:
+                return {AgentId(line) for line in self._layout.retired.read_text(encoding="utf-8").split()}
+            except FileNotFoundError:
+                return set()
+
+
+class AgentDirectory:
+    """Agents that lie in a directory of the operator's, read only."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def list_all(self) -> tuple[list[AgentSpec], list[str]]:
+        """All agents by id, and a warning for each file that can't be read."""
+        return read_directory(self._path, source=str(self._path))
+
+    def find(self, agent_id: AgentId) -> AgentSpec | None:
+        """The agent, or None; raises InvalidArgument naming the file if that can't be read."""
+        return read_file(self._path / f"{agent_id}.md", source=str(self._path))
 
 
 def _others(path: Path) -> dict[str, Any]:

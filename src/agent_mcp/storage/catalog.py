@@ -8,19 +8,20 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from agent_mcp.domain import ActorId, AgentId, Message, SessionId, SessionMeta, TurnId, TurnRecord
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 DROP TABLE IF EXISTS sessions; DROP TABLE IF EXISTS turns; DROP TABLE IF EXISTS said; DROP TABLE IF EXISTS words;
 CREATE TABLE sessions (
     session_id TEXT PRIMARY KEY, agent_id TEXT NOT NULL, actor_id TEXT NOT NULL, active_ms INTEGER NOT NULL,
-    expires_ms INTEGER, damaged INTEGER NOT NULL, messages INTEGER NOT NULL, stamp TEXT NOT NULL
+    expires_ms INTEGER, damaged INTEGER NOT NULL, messages INTEGER NOT NULL, stamp TEXT NOT NULL,
+    files TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX sessions_by_activity ON sessions (active_ms DESC, session_id DESC);
 CREATE TABLE turns (
@@ -38,6 +39,14 @@ _IS_EXPIRED = (
 )
 
 
+class Known(NamedTuple):
+    """What the index knows of a session: the state of its files, the number of messages, whether it is damaged."""
+
+    files: str
+    messages: int
+    damaged: bool
+
+
 class Hit(tuple[int, str, str]):
     """What a search found: the message's index, its role, and a piece of its text."""
 
@@ -50,7 +59,9 @@ def _ms(at: datetime) -> int:
 
 def match_expression(query: str) -> str | None:
     """FTS5's form of a query: all words, the last one also as a beginning, phrases in quotes. None: no word."""
-    terms = [phrase or word for phrase, word in re.findall(r'"([^"]*)"|([^\s"]+)', query)]
+    # SQLite ends a string at a NUL, and takes no half of a surrogate pair.
+    text = query.encode(errors="replace").decode().replace("\0", " ")
+    terms = [phrase or word for phrase, word in re.findall(r'"([^"]*)"|([^\s"]+)', text)]
     terms = [term for term in terms if re.search(r"\w", term)]
     if not terms:
         return None
@@ -82,6 +93,7 @@ class Catalog:
         meta: SessionMeta,
         *,
         stamp: str,
+        files: str,
         damaged: bool = False,
         messages: Sequence[Message] = (),
         known: int = 0,
@@ -92,7 +104,7 @@ class Catalog:
             _forget_said(db, meta.session_id, since=known)
             expires = meta.expires_at
             db.execute(
-                "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     meta.session_id,
                     meta.agent_id,
@@ -102,6 +114,7 @@ class Catalog:
                     damaged,
                     known + len(messages),
                     stamp,
+                    files,
                 ),
             )
             title = [(_TITLE, "title", meta.title)] if meta.title else []
@@ -130,10 +143,14 @@ class Catalog:
         rows = [(turn_id,) for turn_id in turn_ids]
         self._write(lambda db: db.executemany("DELETE FROM turns WHERE turn_id = ?", rows))
 
-    def known(self, session_id: SessionId) -> tuple[str, int] | None:
-        """The stamp and the number of messages with which a session was put, None if it wasn't."""
-        rows = self._read("SELECT stamp, messages FROM sessions WHERE session_id = ?", (session_id,))
-        return (str(rows[0][0]), int(rows[0][1])) if rows else None
+    def known(self, session_id: SessionId) -> Known:
+        """With what a session was put; nothing of it if it was not."""
+        rows = self._read("SELECT files, messages, damaged FROM sessions WHERE session_id = ?", (session_id,))
+        return Known(str(rows[0][0]), int(rows[0][1]), bool(rows[0][2])) if rows else Known("", 0, False)
+
+    def stamps(self) -> dict[SessionId, str]:
+        """The stamp of every session that was put."""
+        return {SessionId(row[0]): str(row[1]) for row in self._read("SELECT session_id, stamp FROM sessions", ())}
 
     def turns(self, session_id: SessionId, *, only_open: bool = False) -> list[TurnId]:
         """A session's turns, the latest first."""

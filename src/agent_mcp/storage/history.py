@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
     from agent_mcp.storage.fenced import FencedSessionManager
 
+OWN_STATE = "agent_mcp"
+"""The part of the conversation manager's state that a plain Strands program doesn't know."""
 # The state of a conversation manager that has left nothing out, in the shape of Strands' default one.
-_NOTHING_REMOVED = {
+NOTHING_REMOVED = {
     "__name__": "SlidingWindowConversationManager",
     "removed_message_count": 0,
     "model_call_count": 0,
@@ -118,7 +120,10 @@ class History:
         state = self._object(self._agent_file).get("conversation_manager_state")
         if not isinstance(state, dict):
             raise damaged(self.session_id, self._agent_file)
-        return cast("dict[str, Any]", state)
+        found = cast("dict[str, Any]", state)
+        if not isinstance(found.get("removed_message_count"), int):
+            raise damaged(self.session_id, self._agent_file)
+        return found
 
     def restore_conversation(self, state: dict[str, Any]) -> None:
         """Puts the conversation manager's state back, through Strands' own repository."""
@@ -157,7 +162,7 @@ class History:
         agent = SessionAgent(
             agent_id=other.agent_id,
             state=source.state if whole else {},
-            conversation_manager_state=source.conversation_manager_state if whole else _NOTHING_REMOVED,
+            conversation_manager_state=source.conversation_manager_state if whole else NOTHING_REMOVED,
         )
         manager = other.manager()
         manager.create_agent(other.session_id, agent)
@@ -200,7 +205,7 @@ class History:
             if path.is_symlink():
                 raise ValueError("a link")
             value: object = json.loads(path.read_bytes())
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
             raise damaged(self.session_id, path) from None
         if not isinstance(value, dict):
             raise damaged(self.session_id, path)
@@ -208,18 +213,17 @@ class History:
 
     def _load(self, index: int) -> SessionMessage:
         load_strands()
-        from strands.types.session import SessionMessage
+        from agent_mcp.storage.fenced import read_message
 
         path = self._message(index)
-        raw = self._object(path)
         try:
-            record = SessionMessage.from_dict(raw)
+            record = read_message(path)
             # A file can be JSON and still no message: look at what everybody will use.
             for block in record.to_message()["content"]:
                 block.keys()
             if record.message_id != index or record.to_message()["role"] not in ("user", "assistant"):
                 raise ValueError
-        except UNREADABLE:
+        except (FileNotFoundError, *UNREADABLE):
             raise damaged(self.session_id, path) from None
         return record
 

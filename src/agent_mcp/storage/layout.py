@@ -49,6 +49,9 @@ class Layout:
     def turn(self, turn_id: TurnId) -> Path:
         return self.turns / f"{turn_id}.json"
 
+    def partial(self, turn_id: TurnId) -> Path:
+        return self.turns / f"{turn_id}.partial"
+
     def cancel_mark(self, turn_id: TurnId) -> Path:
         return self.turns / f"{turn_id}.cancel"
 

@@ -83,7 +83,7 @@ class SessionFiles:
             return SessionMeta.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             return self._adopted(session_id, self._layout.session(session_id))
-        except ValidationError:
+        except (IsADirectoryError, ValidationError):
             raise damaged(session_id, path) from None
 
     def change(

@@ -1,24 +1,26 @@
 """The store of one subject: agents, sessions and turns in its directory, with an index over them."""
 
+import hashlib
 import logging
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import AsyncFileLock
 
 from agent_mcp.domain import ActorId, AgentId, SessionId, SessionMeta, TurnId, TurnRecord
-from agent_mcp.errors import SessionDamaged, SessionNotFound, StorageFailed
+from agent_mcp.errors import SessionDamaged, SessionNotFound
 from agent_mcp.storage import durable
 from agent_mcp.storage.agent_files import AgentFiles
 from agent_mcp.storage.catalog import Catalog, Hit
 from agent_mcp.storage.history import History
 from agent_mcp.storage.layout import Layout
 from agent_mcp.storage.locks import ProcessLock, session_lock
+from agent_mcp.storage.refusals import storage_errors
 from agent_mcp.storage.session_files import SessionFiles
 from agent_mcp.storage.turn_files import TurnFiles
 
@@ -78,7 +80,7 @@ class Store:
     def remove_session(self, session_id: SessionId) -> None:
         """Removes a session, everything in it, and the records of its turns; raises StorageFailed."""
         with storage_errors(self.root):
-            turns = self._catalog.turns(session_id)
+            turns = self._turn_ids(session_id)
             self._sessions.remove(session_id)
             for turn_id in turns:
                 self._turns.remove(turn_id)
@@ -135,6 +137,15 @@ class Store:
         """Whether the turn is open and the process that has it lives."""
         return self._turns.is_running(record)
 
+    def save_partial(self, turn_id: TurnId, text: str) -> None:
+        """Keeps what the model has written of an incomplete message, for the case that this process dies."""
+        with storage_errors(self.root):
+            self._turns.write_partial(turn_id, text)
+
+    def find_partial(self, turn_id: TurnId) -> str:
+        with storage_errors(self.root):
+            return self._turns.partial(turn_id)
+
     def ask_cancel(self, turn_id: TurnId) -> None:
         """Asks whichever process runs the turn to cancel it."""
         with storage_errors(self.root):
@@ -145,19 +156,19 @@ class Store:
 
     def open_turns(self, session_id: SessionId) -> list[TurnRecord]:
         """A session's turns that have not ended, the latest first."""
-        ids = self._catalog.turns(session_id, only_open=True)
+        ids = self._turn_ids(session_id, only_open=True)
         return [r for r in map(self._turns.find, ids) if r is not None and (r.is_open or r.is_pending)]
 
     def list_turns(self, session_id: SessionId | None) -> list[TurnRecord]:
         """The records of all turns, or of one session's, the latest first."""
         with storage_errors(self.root):
-            ids = self._turns.ids() if session_id is None else self._catalog.turns(session_id)
+            ids = self._turns.ids() if session_id is None else self._turn_ids(session_id)
             records = [record for record in map(self._turns.find, ids) if record is not None]
         return sorted(records, key=lambda record: record.created_at, reverse=True)
 
     def latest_turn(self, session_id: SessionId) -> TurnRecord | None:
         """The turn that was asked last in a session."""
-        return next((r for r in map(self._turns.find, self._catalog.turns(session_id)) if r is not None), None)
+        return next((r for r in map(self._turns.find, self._turn_ids(session_id)) if r is not None), None)
 
     def workspace(self, session_id: SessionId) -> Path:
         """The directory in which a session's tools work; made if it is not there. Raises StorageFailed."""
@@ -191,8 +202,9 @@ class Store:
         query: str | None = None,
         after: tuple[int, str] | None = None,
     ) -> list[tuple[SessionId, bool, int, str | None]]:
-        """As `Catalog.list_sessions`; raises StorageFailed."""
+        """As `Catalog.list_sessions`, of what is there now, whoever made it; raises StorageFailed."""
         with storage_errors(self.root):
+            self._catch_up()
             return self._catalog.list_sessions(
                 now=now,
                 limit=limit,
@@ -208,50 +220,97 @@ class Store:
         with storage_errors(self.root):
             return self._catalog.search(session_id, query, limit=limit)
 
-    def refresh(self, session_id: SessionId) -> None:
-        """Brings the index up to date with one session's directory, whoever wrote there."""
-        stamp = self._stamp(session_id)
-        if (self._catalog.known(session_id) or ("", 0))[0] == stamp:
-            return
+    def refresh(self, session_id: SessionId) -> bool:
+        """Brings the index up to date with a session's directory, whoever wrote there; returns whether that is damaged.
+
+        A session whose directory is gone leaves the index.
+        """
+        if not self._sessions.is_there(session_id):
+            self._catalog.remove_session(session_id)
+            return False
+        stamp, files = self._stamp(session_id), self._files(session_id)
+        known = self._catalog.known(session_id)
+        if known.files == files:
+            return known.damaged
         try:
             meta = self._sessions.find(session_id)
+            messages = self.history(meta).read() if meta is not None else []
         except SessionDamaged:
-            self._catalog.put_session(self.unreadable_session(session_id), stamp=stamp, damaged=True)
-            return
+            self._catalog.put_session(self._damaged_meta(session_id), stamp=stamp, files=files, damaged=True)
+            return True
         if meta is not None:
-            self._put_whole(meta, stamp)
+            self._catalog.put_session(meta, stamp=stamp, files=files, messages=messages)
+        return False
 
-    def _fill(self, catalog: Catalog) -> None:
+    def refresh_all(self) -> None:
+        """Brings the index up to date with all sessions, looking at every file."""
         for session_id in self._sessions.ids():
             self.refresh(session_id)
+
+    def _catch_up(self) -> None:
+        """Takes up what other programs made, changed or removed: a few microseconds for a session that is as it was."""
+        known = self._catalog.stamps()
+        there = self._sessions.ids()
+        for session_id in there:
+            if known.get(session_id) != self._stamp(session_id):
+                self.refresh(session_id)
+        for session_id in known.keys() - set(there):
+            self._catalog.remove_session(session_id)
+
+    def _fill(self, catalog: Catalog) -> None:
+        self._catch_up()
         for turn_id in self._turns.ids():
             record = self._turns.find(turn_id)
             if record is not None:
                 catalog.put_turn(record)
 
+    def _turn_ids(self, session_id: SessionId, *, only_open: bool = False) -> list[TurnId]:
+        """A session's turns, the latest first. Without the index by a look at all records."""
+        try:
+            return self._catalog.turns(session_id, only_open=only_open)
+        except sqlite3.Error:
+            logger.warning("the catalog can't be read", exc_info=True)
+        records = [r for r in map(self._turns.find, self._turns.ids()) if r is not None and r.session_id == session_id]
+        return [r.turn_id for r in sorted(records, key=lambda r: r.created_at, reverse=True)]
+
     def _put(self, meta: SessionMeta) -> None:
         self._index(lambda: self._put_new(meta))
 
     def _put_new(self, meta: SessionMeta) -> None:
-        stamp = self._stamp(meta.session_id)
+        stamp, files = self._stamp(meta.session_id), self._files(meta.session_id)
         history = self.history(meta)
         try:
             count = history.count()
-            known = min((self._catalog.known(meta.session_id) or ("", 0))[1], count)
-            self._catalog.put_session(meta, stamp=stamp, messages=history.read(offset=known), known=known)
+            known = min(self._catalog.known(meta.session_id).messages, count)
+            self._catalog.put_session(meta, stamp=stamp, files=files, messages=history.read(offset=known), known=known)
         except SessionDamaged:
-            self._catalog.put_session(meta, stamp=stamp, damaged=True)
+            self._catalog.put_session(meta, stamp=stamp, files=files, damaged=True)
 
-    def _put_whole(self, meta: SessionMeta, stamp: str) -> None:
+    def _damaged_meta(self, session_id: SessionId) -> SessionMeta:
         try:
-            self._catalog.put_session(meta, stamp=stamp, messages=self.history(meta).read())
+            return self._sessions.find(session_id) or self.unreadable_session(session_id)
         except SessionDamaged:
-            self._catalog.put_session(meta, stamp=stamp, damaged=True)
+            return self.unreadable_session(session_id)
 
     def _stamp(self, session_id: SessionId) -> str:
-        directory = self._layout.session(session_id)
-        paths = [directory / "metadata.json", *sorted(directory.glob("agents/*/messages"))]
-        return ":".join(str(path.stat().st_mtime_ns) for path in paths if path.exists())
+        """Changes when the metadata is written or a message comes or goes."""
+        directory = str(self._layout.session(session_id))
+        times: list[int] = []
+        with suppress(FileNotFoundError, NotADirectoryError):
+            times.append(os.stat(f"{directory}/metadata.json").st_mtime_ns)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for agent in sorted(os.listdir(f"{directory}/agents")):
+                times.append(os.stat(f"{directory}/agents/{agent}/messages").st_mtime_ns)
+        return ":".join(map(str, times))
+
+    def _files(self, session_id: SessionId) -> str:
+        """Changes with every file of the session: names, sizes and times. A look at each of them."""
+        digest = hashlib.sha256()
+        for directory, _, files in sorted(os.walk(self._layout.session(session_id))):
+            for name in sorted(files):
+                status = os.lstat(os.path.join(directory, name))
+                digest.update(f"{directory}/{name}:{status.st_size}:{status.st_mtime_ns}\n".encode(errors="replace"))
+        return digest.hexdigest()[:32]
 
     def unreadable_session(self, session_id: SessionId) -> SessionMeta:
         """A stand-in for the metadata of a damaged session, so that it can be listed."""
@@ -272,16 +331,3 @@ class Store:
             put()
         except (sqlite3.Error, OSError):
             logger.warning("the catalog could not be brought up to date", exc_info=True)
-
-
-@contextmanager
-def storage_errors(root: Path) -> Generator[None]:
-    """Turns the system's errors into StorageFailed, one line that says where and why."""
-    try:
-        yield
-    except (OSError, sqlite3.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise StorageFailed(
-            f"The data directory {root} can't be used: {reason}. Nothing was half-made; mend it or set "
-            "AGENT_MCP_DATA_DIR to a directory that can be written, and call again."
-        ) from error

@@ -28,6 +28,7 @@ class TurnFiles:
         durable.write_text(self._layout.turn(record.turn_id), text, sync=sync and self._sync)
         if not record.is_open:
             self._layout.cancel_mark(record.turn_id).unlink(missing_ok=True)
+            self._layout.partial(record.turn_id).unlink(missing_ok=True)
 
     def create(self, record: TurnRecord) -> bool:
         """Writes a new record; False if there is one of this id already, which is then left as it is."""
@@ -44,6 +45,18 @@ class TurnFiles:
     def remove(self, turn_id: TurnId) -> None:
         self._layout.turn(turn_id).unlink(missing_ok=True)
         self._layout.cancel_mark(turn_id).unlink(missing_ok=True)
+        self._layout.partial(turn_id).unlink(missing_ok=True)
+
+    def write_partial(self, turn_id: TurnId, text: str) -> None:
+        """Keeps what the model has written of a message that is not complete, for the case that the process dies."""
+        durable.write_text(self._layout.partial(turn_id), text, sync=False)
+
+    def partial(self, turn_id: TurnId) -> str:
+        """What was kept of an incomplete message, empty if nothing was."""
+        try:
+            return self._layout.partial(turn_id).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return ""
 
     def find(self, turn_id: TurnId) -> TurnRecord | None:
         """The record, or None if there is none (or none that can be read, after a power cut)."""

@@ -1,0 +1,142 @@
+"""The house: imports point down only, doors call the service, and no room grows past one screen of ideas."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import agent_mcp
+
+ROOT = Path(agent_mcp.__file__).parent
+
+FLOORS: tuple[tuple[str, ...], ...] = (
+    # What everybody may use.
+    ("__init__", "errors", "events", "late", "offline", "agent_loop", "approval_words"),
+    ("server.__init__", "storage.__init__"),
+    ("domain",),
+    ("config", "cursors", "turn_queue", "token_limit", "approvals", "workspace", "bedrock", "contained"),
+    ("models", "toolbox", "transcripts"),
+    # Where things are kept. `store` is the front of its package.
+    ("storage.durable", "storage.locks", "storage.layout", "storage.catalog", "storage.refusals"),
+    ("storage.fenced", "storage.agent_files", "storage.turn_files"),
+    ("storage.history",),
+    ("storage.session_files",),
+    ("storage.store",),
+    # Agents and their turns.
+    ("context", "settle", "agent_library"),
+    ("agents", "recovery"),
+    ("outcomes",),
+    ("turn_steps",),
+    ("following",),
+    ("turns",),
+    # The use cases. `__init__` is their front.
+    ("service.stores",),
+    ("service.agent_cases",),
+    ("service.session_cases",),
+    ("service.turn_cases",),
+    ("service.__init__",),
+    # The doors.
+    ("server.tool_table", "server.resources", "server.stdio", "doctor", "demo"),
+    ("server.progress",),
+    ("server.tools",),
+    ("server.app",),
+    # The composition root.
+    ("compose",),
+    ("cli.common",),
+    ("cli.agents", "cli.sessions", "cli.turns"),
+    ("cli.__init__",),
+    ("__main__",),
+)
+"""From the ground up. A module imports from floors below its own, never from its own floor or one above."""
+
+DOORS = ("server.", "http.", "doctor")
+BELOW_NO_DOOR_GOES = {"domain", "errors", "events", "cursors", "following"}
+"""What doors may import beside each other and the use cases: the words they speak in, and the view of a turn."""
+
+KNOWS_PATHS = ("storage.", "config", "cli", "demo", "agent_library", "compose")
+"""Who may import pathlib: the rooms that know a layout, and those that are given a place by the operator."""
+
+LINES = 400
+LONGER = {
+    "domain": (450, "the nouns, all in one place"),
+    "service.turn_cases": (480, "asking has many refusals, and they belong together"),
+    "offline": (480, "a table of what it understands, which is read as one"),
+}
+"""Modules over the ceiling, with a ceiling of their own and the reason."""
+
+
+def modules() -> dict[str, ast.Module]:
+    """Each module by its name below `agent_mcp`."""
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text(encoding="utf-8"))
+        for path in sorted(ROOT.rglob("*.py"))
+    }
+
+
+def imported(tree: ast.Module, names: set[str]) -> Iterator[str]:
+    """What a module imports of the package, also inside functions and under TYPE_CHECKING."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute here"
+            base = (node.module or "").split(".")
+            if base[0] == "agent_mcp":
+                inner = ".".join(base[1:])
+                for alias in node.names:
+                    name = ".".join(filter(None, (inner, alias.name)))
+                    yield name if name in names else inner if inner in names else f"{inner}.__init__".lstrip(".")
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                parts = alias.name.split(".")
+                if parts[0] == "agent_mcp" and len(parts) > 1:
+                    yield ".".join(parts[1:])
+
+
+MODULES = modules()
+FLOOR = {name: number for number, floor in enumerate(FLOORS) for name in floor}
+
+
+def test_every_module_has_its_floor_and_every_floor_its_modules() -> None:
+    assert set(MODULES) == set(FLOOR)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_imports_only_from_floors_below(name: str) -> None:
+    above = {other for other in imported(MODULES[name], set(MODULES)) if FLOOR[other] >= FLOOR[name]}
+    assert not above, f"{name} is on floor {FLOOR[name]}"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith(DOORS)])
+def test_a_door_calls_the_service_and_nothing_below_it(name: str) -> None:
+    below = {other for other in imported(MODULES[name], set(MODULES)) if not other.startswith((*DOORS, "service."))}
+    assert below <= BELOW_NO_DOOR_GOES
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith(KNOWS_PATHS)])
+def test_only_the_storage_knows_a_path(name: str) -> None:
+    for node in ast.walk(MODULES[name]):
+        if isinstance(node, ast.ImportFrom):
+            assert node.module != "pathlib"
+        elif isinstance(node, ast.Import):
+            assert "pathlib" not in [alias.name for alias in node.names]
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith(("server.", "http.", "demo"))])
+def test_only_the_doors_know_the_protocol(name: str) -> None:
+    for node in ast.walk(MODULES[name]):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        assert not [one for one in names if one.split(".")[0] in ("mcp", "mcp_types")]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_module_is_long_without_a_reason(name: str) -> None:
+    lines = len((ROOT / Path(*name.split("."))).with_suffix(".py").read_text(encoding="utf-8").splitlines())
+    ceiling, _ = LONGER.get(name, (LINES, ""))
+    assert lines <= ceiling
+
+
+def test_the_reasons_are_of_modules_that_are_long() -> None:
+    for name in LONGER:
+        lines = (ROOT / Path(*name.split("."))).with_suffix(".py").read_text(encoding="utf-8").splitlines()
+        assert len(lines) > LINES, f"{name} needs no reason any more"
