@@ -195,8 +195,7 @@ class TurnCases:
         store, record = await anyio.to_thread.run_sync(self._find, caller, turn_id, None)
         if question is not None and record.question != question:
             raise TurnConflict(
-                f"The turn {turn_id} does not wait for this decision any more, and nothing was done: get_reply says "
-                "how it is."
+                f"The turn {turn_id} waits for this no more; nothing was done: get_reply says how it is."
             )
         if record.question is not None and record.question.kind != "approval":
             raise TurnConflict(
@@ -221,9 +220,7 @@ class TurnCases:
         self, parent: Admitted, agent_id: AgentId, text: str, *, token_limit: int, spend: Callable[[Usage], None]
     ) -> str:
         """Asks an agent on behalf of another one's turn, in a session that belongs to that one's; raises its errors.
-
-        `spend` is told what it used, whether it answered or failed.
-        """
+        `spend` is told what it used, whether it answered or failed."""
         if parent.depth >= MAX_DEPTH:
             raise InvalidArgument(
                 f"{MAX_DEPTH} agents wait for each other already: answer yourself, without asking another one."
