@@ -194,9 +194,7 @@ class TurnCases:
         """
         store, record = await anyio.to_thread.run_sync(self._find, caller, turn_id, None)
         if question is not None and record.question != question:
-            raise TurnConflict(
-                f"The turn {turn_id} waits for this no more; nothing was done: get_reply says how it is."
-            )
+            raise TurnConflict(f"The turn {turn_id} waits for this no more, and nothing was done: see get_reply.")
         if record.question is not None and record.question.kind != "approval":
             raise TurnConflict(
                 f"The turn {turn_id} asks something: {record.question.text} Answer it with get_reply(answer=...)."
@@ -265,10 +263,10 @@ class TurnCases:
             raise TurnConflict(f"The turn {record.turn_id} waits for nothing: get_reply says how it is.")
         if record.is_overdue:
             await self._engine.refuse(store, record)
-            raise TurnConflict(
-                f"The turn {record.turn_id} waited for {DECISION_TIME.days} days, and what it asked for counts as "
-                "refused. Nothing was done; ask again."
+            text = (
+                f"The turn {record.turn_id} waited for {DECISION_TIME.days} days, so it counts as refused: ask again."
             )
+            raise TurnConflict(text)
 
         def admit() -> Admitted:
             meta = self._sessions.find(store, record.session_id)
