@@ -264,7 +264,7 @@ class TurnCases:
         if record.is_overdue:
             await self._engine.refuse(store, record)
             text = (
-                f"The turn {record.turn_id} waited for {DECISION_TIME.days} days, so it counts as refused: ask again."
+                f"The turn {record.turn_id} waited for {DECISION_TIME.days} days, and counts as refused: ask again."
             )
             raise TurnConflict(text)
 
