@@ -263,9 +263,7 @@ class TurnCases:
             raise TurnConflict(f"The turn {record.turn_id} waits for nothing: get_reply says how it is.")
         if record.is_overdue:
             await self._engine.refuse(store, record)
-            text = (
-                f"The turn {record.turn_id} waited for {DECISION_TIME.days} days, and counts as refused: ask again."
-            )
+            text = f"The turn {record.turn_id} waited for {DECISION_TIME.days} days, and counts as refused: ask again."
             raise TurnConflict(text)
 
         def admit() -> Admitted:
