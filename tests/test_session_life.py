@@ -213,7 +213,7 @@ async def test_a_running_turn_keeps_its_session_open_though_its_life_is_over(dat
     gate = Gate()
     with BedrockServer(by_prompt({"Work": say("Half ", gate, "whole.")})) as model:
         async with serving(data_dir, env=bedrock_env(model)) as server:
-            session = await server.start_session("short", ttl_seconds=1)
+            session = await server.start_session("short", ttl_seconds=60)
             working = await server.ask("Work", session_id=session, wait_seconds=0)
             await reached(gate)
             expire(data_dir, session)

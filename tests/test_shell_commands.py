@@ -77,19 +77,13 @@ async def test_errors_are_one_line_and_exit_with_one(place: Place) -> None:
     other = f"t-{'0' * 32}"
     for words, code in (
         (["agents", "show", "nobody"], "agent_not_found"),
-        (["agents", "show", "No One"], "invalid_argument"),
         (["agents", "delete", "assistant"], "forbidden"),
         (["agents", "create", "asker", "--tool", "shell"], "agent_exists"),
-        (["agents", "create", "New", "--tool", "shell"], "tool_not_allowed"),
-        (["agents", "create", "New", "--example", "nothing"], "agent_not_found"),
         (["sessions", "show", "nobodys"], "session_not_found"),
-        (["sessions", "delete", "nobodys"], "session_not_found"),
         (["sessions", "prune", "--older-than", "soon"], "invalid_argument"),
         (["turns", "show", other], "turn_not_found"),
-        (["turns", "show", "x"], "invalid_argument"),
         (["turns", "approve", place.turn], "turn_conflict"),
         (["turns", "deny", place.waiting], "turn_conflict"),
-        (["turns", "cancel", other], "turn_not_found"),
     ):
         assert_one_line(await shell(place.data, *words), code)
     usage = await shell(place.data, "sessions", "list", "--status", "sleepy")

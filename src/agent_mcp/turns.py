@@ -159,6 +159,8 @@ class TurnEngine:
 
         try:
             await self._interruptible(turn, wait(), seconds=None)
+            if turn.stop.is_set() or await self._loop.in_thread(admitted.store.cancel_is_asked, turn.turn_id):
+                raise _Cancelled  # It was not seen yet, for the turn's time has only just come.
             return await self._locked(turn, admitted)
         except _Cancelled:
             return await self._loop.in_thread(end_unbegun, admitted, None)

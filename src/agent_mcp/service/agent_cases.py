@@ -112,8 +112,7 @@ class AgentCases:
         """Deletes an agent. Its sessions stay readable, and then its id is never given again."""
         store = self._stores.of(caller)
         self._own(store, agent_id)
-        has_sessions = bool(store.list_sessions(now=now(), limit=1, agent_id=agent_id))
-        store.agents.remove(agent_id, retire=has_sessions)
+        store.agents.remove(agent_id, retire=store.has_sessions_of(agent_id))
         return DeletedAgent(agent_id=agent_id)
 
     @threaded

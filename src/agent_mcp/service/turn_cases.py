@@ -194,10 +194,7 @@ class TurnCases:
         """
         store, record = await anyio.to_thread.run_sync(self._find, caller, turn_id, None)
         if question is not None and record.question != question:
-            raise TurnConflict(
-                f"The turn {turn_id} does not wait for this decision any more, and nothing was done: get_reply says "
-                "how it is."
-            )
+            raise TurnConflict(f"The turn {turn_id} waits for this no more, and nothing was done: see get_reply.")
         if record.question is not None and record.question.kind != "approval":
             raise TurnConflict(
                 f"The turn {turn_id} asks something: {record.question.text} Answer it with get_reply(answer=...)."
@@ -221,9 +218,7 @@ class TurnCases:
         self, parent: Admitted, agent_id: AgentId, text: str, *, token_limit: int, spend: Callable[[Usage], None]
     ) -> str:
         """Asks an agent on behalf of another one's turn, in a session that belongs to that one's; raises its errors.
-
-        `spend` is told what it used, whether it answered or failed.
-        """
+        `spend` is told what it used, whether it answered or failed."""
         if parent.depth >= MAX_DEPTH:
             raise InvalidArgument(
                 f"{MAX_DEPTH} agents wait for each other already: answer yourself, without asking another one."
@@ -268,10 +263,8 @@ class TurnCases:
             raise TurnConflict(f"The turn {record.turn_id} waits for nothing: get_reply says how it is.")
         if record.is_overdue:
             await self._engine.refuse(store, record)
-            raise TurnConflict(
-                f"The turn {record.turn_id} waited for {DECISION_TIME.days} days, and what it asked for counts as "
-                "refused. Nothing was done; ask again."
-            )
+            text = f"The turn {record.turn_id} waited for {DECISION_TIME.days} days, and counts as refused: ask again."
+            raise TurnConflict(text)
 
         def admit() -> Admitted:
             meta = self._sessions.find(store, record.session_id)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from agent_mcp.domain import DEFAULT_ACTOR, SessionId, SessionMeta, parse_agent_id, parse_session_id
+from agent_mcp.domain import DEFAULT_ACTOR, AgentId, SessionId, SessionMeta, parse_agent_id, parse_session_id
 from agent_mcp.errors import InvalidArgument, SessionExists
 from agent_mcp.late import load_strands
 from agent_mcp.storage import durable
@@ -111,6 +111,10 @@ class SessionFiles:
         self._layout.metadata_lock(session_id).unlink(missing_ok=True)
         if self._sync:
             durable.sync_directory(self._layout.root)
+
+    def has_any_of(self, agent_id: AgentId) -> bool:
+        """Whether there is a directory of this agent's in some session, also where its metadata can't be read."""
+        return any(self._layout.root.glob(f"{SESSION_PREFIX}*/agents/agent_{agent_id}"))
 
     def is_there(self, session_id: SessionId) -> bool:
         """Whether there is such a session, damaged or not."""

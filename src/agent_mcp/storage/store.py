@@ -191,6 +191,13 @@ class Store:
     def session_lock(self, session_id: SessionId) -> AsyncFileLock:
         return session_lock(self._layout.session_lock(session_id))
 
+    def has_sessions_of(self, agent_id: AgentId) -> bool:
+        """Whether there are sessions with this agent, damaged ones too; raises StorageFailed."""
+        if self.list_sessions(now=datetime.now(UTC), limit=1, agent_id=agent_id):
+            return True
+        with storage_errors(self.root):
+            return self._sessions.has_any_of(agent_id)
+
     def list_sessions(
         self,
         *,
