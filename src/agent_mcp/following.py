@@ -118,6 +118,13 @@ class Following:
         finally:
             self._loop.call(lambda: self._turn.leave(mailbox))
 
+    async def ends_within(self, seconds: float) -> bool:
+        """Whether the turn ends within some seconds."""
+        ended = asyncio.wrap_future(self._turn.ended)
+        ended.add_done_callback(lambda done: done.cancelled() or done.exception())
+        done, _ = await asyncio.wait({ended}, timeout=seconds)
+        return bool(done)
+
     def record(self) -> TurnRecord:
         """The turn's record as it is now; raises what the turn could not be kept for."""
         if self._turn.ended.done():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent_mcp.agent_loop import AgentLoop
 from agent_mcp.domain import SessionId, TurnId, TurnRecord
-from agent_mcp.errors import AgentMcpError, SessionBusy, StorageFailed
+from agent_mcp.errors import AgentMcpError, SessionBusy, StorageFailed, TurnConflict
 from agent_mcp.following import Following, Turn
 from agent_mcp.outcomes import CANCELLED, Outcome, completed, failed, timed_out
 from agent_mcp.recovery import recover, refuse_pending
@@ -61,9 +61,13 @@ class TurnEngine:
         self._turns: dict[TurnId, Turn] = {}
 
     def submit(self, ask: Ask) -> Following:
-        """Queues a turn, in order of the calls. Does not wait; `Following.admitted` tells whether it was accepted."""
+        """Queues a turn, in order of the calls. Does not wait; `Following.admitted` tells whether it was accepted.
+
+        Raises TurnConflict where this process has a turn of this id in hand: two would take each other's place.
+        """
         turn = Turn(ask.turn_id)
-        self._turns[ask.turn_id] = turn
+        if self._turns.setdefault(ask.turn_id, turn) is not turn:
+            raise TurnConflict(f"The turn {ask.turn_id} is in hand already: get_reply says how it is.")
         self._loop.call(lambda: self._start(turn, ask))
         return Following(self._loop, turn)
 

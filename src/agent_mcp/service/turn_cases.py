@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 
 import anyio.to_thread
@@ -56,6 +57,8 @@ from agent_mcp.turns import TurnEngine
 MAX_DEPTH = 3
 """How many agents may wait for each other, the one that was asked first not counted."""
 _CANCEL_SECONDS = 5.0
+_HANDOVER_SECONDS = 1.0
+"""How long an answer waits for the part of its turn that asked to leave the engine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +101,7 @@ class _Delegation:
     token_limit: int
 
 
-class _Repeated(Exception):
+class _Repeated(TurnConflict):
     """There is a turn with this idempotency key already."""
 
 
@@ -134,14 +137,16 @@ class TurnCases:
         if not 1 <= len(prompt.key) <= 255:
             raise InvalidArgument("An idempotency key has 1 to 255 characters: shorten it.")
         turn_id = keyed_turn_id(prompt.key, subject=caller.subject, actor_id=caller.actor_for(prompt.actor_id))
-        if self._engine.get(turn_id) is None and not await self._has_record(caller, turn_id):
+        # The engine is asked last: while the record was looked for, a repetition may have begun the turn.
+        if not await self._has_record(caller, turn_id) and self._engine.get(turn_id) is None:
             try:
                 return Asked(followed=await self._begin(caller, prompt, turn_id), is_new=True)
             except _Repeated:
                 pass  # Another process took it at the same moment.
         running = self._engine.get(turn_id)
         if running is not None:
-            await running.admitted()
+            with suppress(_Repeated):
+                await running.admitted()
         followed = await self.follow(caller, turn_id=turn_id)
         if followed.record().fingerprint != _fingerprint(prompt):
             raise TurnConflict(
@@ -266,6 +271,9 @@ class TurnCases:
                 token_limit=self._token_limit(meta, used=record.usage.total_tokens),
             )
 
+        running = self._engine.get(record.turn_id)
+        if running is not None:
+            await running.ends_within(_HANDOVER_SECONDS)  # Its record says so already that it waits.
         ask = Ask(turn_id=record.turn_id, subject=caller.subject, session_id=record.session_id, admit=admit)
         return await self._submitted(ask)
 
@@ -340,9 +348,10 @@ class TurnCases:
         )
         try:
             if not store.create_turn(record):
-                raise _Repeated
-        except (AgentMcpError, _Repeated):
-            if new:
+                raise _Repeated(f"The turn {turn_id} was begun by another process: get_reply says how it is.")
+        except AgentMcpError as error:
+            # A session whose id the caller chose is also the one of the turn that was faster.
+            if new and not (isinstance(error, _Repeated) and prompt.session_id):
                 store.remove_session(meta.session_id)
             raise
         return Admitted(

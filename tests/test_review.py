@@ -1,0 +1,72 @@
+"""Races and damage that once went wrong, each shown with real files and services in this process."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from agent_mcp.domain import AgentId, Reply, SessionId
+from agent_mcp.errors import TurnConflict
+from agent_mcp.service import AgentDraft, Prompt, Service
+from agent_mcp.service.turn_cases import Asked
+from in_process import CALLER, running
+
+DEADLINE = 60.0
+SHELL = 'Use the tool shell with {"command": "echo hi"}'
+HANDOFF = 'Use the tool handoff_to_user with {"message": "Which one?"}'
+
+
+async def reply_to(service: Service, prompt: Prompt) -> Reply:
+    """One turn until it ends or waits for somebody."""
+    asked = await service.turns.ask(CALLER, prompt)
+    return await end_of(asked)
+
+
+async def end_of(asked: Asked) -> Reply:
+    async for _ in asked.followed.events(wait=DEADLINE, pace=0.01):
+        pass
+    return asked.followed.reply()
+
+
+@pytest.mark.parametrize("own_id", [None, "mine"])
+async def test_repetitions_at_the_same_moment_in_two_processes_are_one_turn(data_dir: Path, own_id: str | None) -> None:
+    prompt = Prompt(
+        text="hello",
+        key="k",
+        session_id=SessionId(own_id) if own_id else None,
+        agent_id=AgentId("assistant") if own_id else None,
+    )
+
+    async def ask(service: Service) -> tuple[bool, Reply]:
+        asked = await service.turns.ask(CALLER, prompt)
+        return asked.is_new, await end_of(asked)
+
+    async with running(data_dir) as one, running(data_dir) as other, asyncio.timeout(DEADLINE):
+        answers: Sequence[tuple[bool, Reply]] = await asyncio.gather(*(ask(s) for s in (one, other, one, other)))
+        listed = (await one.sessions.list_sessions(CALLER)).sessions
+    assert sum(is_new for is_new, _ in answers) == 1
+    assert len({reply.turn_id for _, reply in answers}) == 1
+    assert {reply.status for _, reply in answers} == {"completed"}
+    assert [session.turns for session in listed] == [1]
+
+
+async def test_of_two_decisions_at_once_one_counts_and_the_other_is_told_so(data_dir: Path) -> None:
+    async with running(data_dir, allow_tools=("shell",)) as service, asyncio.timeout(DEADLINE):
+        await service.agents.create(CALLER, AgentDraft(name="sh", tools=("shell",)))
+        waiting = await reply_to(service, Prompt(text=SHELL, agent_id=AgentId("sh")))
+        assert waiting.status == "input_required"
+
+        async def decide() -> Reply | TurnConflict:
+            try:
+                followed = await service.turns.decide(CALLER, waiting.turn_id, approve=True)
+                return await end_of(Asked(followed=followed, is_new=True))
+            except TurnConflict as error:
+                return error
+
+        ends = await asyncio.gather(decide(), decide(), decide())
+        assert sorted(end.status if isinstance(end, Reply) else end.code for end in ends) == [
+            "completed",
+            "turn_conflict",
+            "turn_conflict",
+        ]
