@@ -4,12 +4,15 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+import anyio
 import pytest
+from mcp_types import ElicitResult, ErrorData
 
 from agent_mcp.domain import AgentId, Reply, SessionId
 from agent_mcp.errors import TurnConflict
 from agent_mcp.service import AgentDraft, Prompt, Service
 from agent_mcp.service.turn_cases import Asked
+from conftest import call, connect
 from in_process import CALLER, running
 
 DEADLINE = 60.0
@@ -70,3 +73,63 @@ async def test_of_two_decisions_at_once_one_counts_and_the_other_is_told_so(data
             "turn_conflict",
             "turn_conflict",
         ]
+
+
+async def test_a_turn_that_was_answered_works_at_once(data_dir: Path) -> None:
+    async with running(data_dir) as service, asyncio.timeout(DEADLINE):
+        await service.agents.create(CALLER, AgentDraft(name="hand", tools=("handoff_to_user",)))
+        waiting = await reply_to(service, Prompt(text=HANDOFF, agent_id=AgentId("hand")))
+        assert waiting.question == "Which one?"
+        following = await service.turns.answer(CALLER, "The red one", turn_id=waiting.turn_id)
+        assert following.record().question is None, "a host's person would be asked a second time"
+        ended = await end_of(Asked(followed=following, is_new=True))
+        assert "The red one" in ended.response
+
+
+async def test_cancelling_a_turn_that_is_just_being_answered_ends_it(data_dir: Path) -> None:
+    async with running(data_dir) as service, asyncio.timeout(DEADLINE):
+        await service.agents.create(CALLER, AgentDraft(name="hand", tools=("handoff_to_user",)))
+        waiting = await reply_to(service, Prompt(text=HANDOFF, agent_id=AgentId("hand")))
+        _, cancelled = await asyncio.gather(
+            service.turns.answer(CALLER, "The red one", turn_id=waiting.turn_id),
+            service.turns.cancel(CALLER, turn_id=waiting.turn_id),
+            return_exceptions=True,
+        )
+        assert isinstance(cancelled, Reply)
+        assert cancelled.status in ("cancelled", "completed")
+        again = await reply_to(service, Prompt(text="hello", session_id=waiting.session_id))
+        assert again.status == "completed"
+
+
+async def test_cancelling_a_request_whose_person_is_being_asked_cancels_its_turn(data_dir: Path) -> None:
+    asked = asyncio.Event()
+
+    async def person(context: object, params: object) -> ElicitResult:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    env = {"AGENT_MCP_ALLOW_TOOLS": "shell"}
+    async with connect(data_dir, env=env, mode="legacy", elicitation_callback=person) as client:
+        await call(client, "create_agent", name="sh", tools=["shell"])
+        session = await call(client, "start_session", agent_id="sh")
+        ids = {"session_id": session["session_id"]}
+        async with asyncio.timeout(DEADLINE), anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: client.call_tool("ask_agent", {"prompt": SHELL, **ids}))
+            await asked.wait()
+            tasks.cancel_scope.cancel()
+        async with asyncio.timeout(DEADLINE):
+            while (await call(client, "list_sessions"))["sessions"][0]["open_turn"]:
+                pass
+            assert (await call(client, "get_reply", **ids))["status"] == "cancelled"
+
+
+async def test_a_host_that_fails_to_ask_its_person_gets_the_reply_that_waits(data_dir: Path) -> None:
+    async def person(context: object, params: object) -> ErrorData:
+        return ErrorData(code=-32603, message="no window")
+
+    env = {"AGENT_MCP_ALLOW_TOOLS": "shell"}
+    async with connect(data_dir, env=env, mode="legacy", elicitation_callback=person) as client:
+        await call(client, "create_agent", name="sh", tools=["shell"])
+        reply = await call(client, "ask_agent", prompt=SHELL, agent_id="sh")
+        assert reply["status"] == "input_required"

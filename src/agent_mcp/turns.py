@@ -31,6 +31,8 @@ _GRACE_SECONDS = 2.0
 """How long a turn that is cancelled has to come to its end by itself."""
 _DELETE_SECONDS = 15.0
 """How long a deletion waits for the turns of its session to end."""
+_FREE_SECONDS = 0.5
+"""How long the session of a turn that nobody runs may be in use before the turn is left to whoever uses it."""
 _MARK_SECONDS = 0.25
 """How often a turn looks whether another process asked for its end."""
 
@@ -89,11 +91,18 @@ class TurnEngine:
 
     async def recover(self, store: Store, record: TurnRecord) -> TurnRecord:
         """Ends an open turn of a dead process; waits no longer than a moment for a session that is in use."""
-        return await asyncio.wrap_future(self._loop.submit(self._recover(store, record)))
+        return await asyncio.wrap_future(self._loop.submit(self._put_to_end(store, record, _recovered)))
 
     async def refuse(self, store: Store, record: TurnRecord) -> TurnRecord:
-        """Ends a turn that waits for somebody's input, and closes its history. Returns the record as it is then."""
-        return await asyncio.wrap_future(self._loop.submit(self._refuse(store, record)))
+        """Ends a turn that waits for somebody's input, and closes its history. Returns the record as it is then.
+
+        Waits no longer than a moment: what was just answered runs, and holds the session for as long.
+        """
+        return await asyncio.wrap_future(self._loop.submit(self._put_to_end(store, record, _refused)))
+
+    def abandon(self, find_store: Callable[[], Store], turn_id: TurnId) -> None:
+        """Cancels a turn in whatever state it is. Does not wait; for where nothing may be awaited any more."""
+        self._loop.submit(self._abandon(find_store, turn_id))
 
     async def delete_session(self, store: Store, subject: str, session_id: SessionId) -> None:
         """Cancels what runs or waits in a session, then deletes it; raises SessionBusy if a turn does not end."""
@@ -263,23 +272,37 @@ class TurnEngine:
             if lock.is_locked:
                 await lock.release()
 
-    async def _refuse(self, store: Store, record: TurnRecord) -> TurnRecord:
-        async with store.session_lock(record.session_id):
-            current = await self._loop.in_thread(store.find_turn, record.turn_id)
-            if current is None or not current.is_pending:
-                return current or record
-            return await self._loop.in_thread(refuse_pending, store, current, note=INTERRUPTED)
+    async def _abandon(self, find_store: Callable[[], Store], turn_id: TurnId) -> None:
+        turn = self._turns.get(turn_id)
+        if turn is not None:
+            turn.stop.set()
+            await asyncio.wait({asyncio.wrap_future(turn.ended)})
+        store = await self._loop.in_thread(find_store)
+        record = await self._loop.in_thread(store.find_turn, turn_id)
+        if record is not None and record.is_pending:
+            await self._put_to_end(store, record, _refused)
+        elif record is not None and record.is_open:
+            await self._loop.in_thread(store.ask_cancel, turn_id)
 
-    async def _recover(self, store: Store, record: TurnRecord) -> TurnRecord:
+    async def _put_to_end(
+        self, store: Store, record: TurnRecord, step: Callable[[Store, TurnRecord], TurnRecord]
+    ) -> TurnRecord:
+        """Takes `step` under the session's lock, unless that is held for long; returns the record as it is then."""
         lock = store.session_lock(record.session_id)
         try:
-            await lock.acquire(timeout=0.5)
+            await lock.acquire(timeout=_FREE_SECONDS)
         except TimeoutError:
             return await self._loop.in_thread(store.find_turn, record.turn_id) or record
         try:
             current = await self._loop.in_thread(store.find_turn, record.turn_id)
-            if current is None or not current.is_open:
-                return current or record
-            return await self._loop.in_thread(recover, store, current)
+            return await self._loop.in_thread(step, store, current) if current else record
         finally:
             await lock.release()
+
+
+def _recovered(store: Store, record: TurnRecord) -> TurnRecord:
+    return recover(store, record) if record.is_open else record
+
+
+def _refused(store: Store, record: TurnRecord) -> TurnRecord:
+    return refuse_pending(store, record, note=INTERRUPTED) if record.is_pending else record

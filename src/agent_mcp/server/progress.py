@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from typing import Any
 
+from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
 
 from agent_mcp.domain import Reply, TurnRecord
 from agent_mcp.events import Event, Retrying, StillWorking, TextWritten, ToolEnded, ToolStarted
 from agent_mcp.following import Followed
 from agent_mcp.server.tool_table import APPROVAL_KEY, HANDSHAKE_LAST, Call, Decision
+
+logger = logging.getLogger(__name__)
 
 _MOST_ROUNDS = 8
 """Questions to a person within one request; clients give up after ten."""
@@ -43,9 +47,13 @@ async def finish(call: Call, followed: Followed, wait_seconds: float | None) -> 
             )
         if not call.context.session.can_send_request:
             break
-        result = await call.context.session.elicit_form(
-            _message(record), _FORM, related_request_id=call.context.request_id
-        )
+        try:
+            result = await call.context.session.elicit_form(
+                _message(record), _FORM, related_request_id=call.context.request_id
+            )
+        except MCPError:
+            logger.warning("the host could not ask its person about turn %s", record.turn_id, exc_info=True)
+            break
         if result.action == "cancel":
             break
         followed = await call.service.turns.decide(call.caller, record.turn_id, approve=is_yes(result))

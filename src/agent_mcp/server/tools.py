@@ -177,7 +177,7 @@ async def ask_agent(
         return await finish(call, asked.followed, wait_seconds)
     except anyio.get_cancelled_exc_class():
         if asked.is_new:
-            asked.followed.cancel()
+            call.service.turns.abandon(call.caller, asked.followed.turn_id)
         raise
 
 

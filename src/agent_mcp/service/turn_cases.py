@@ -168,14 +168,21 @@ class TurnCases:
     ) -> Reply:
         """Cancels a turn and returns its reply; a turn that has ended stays as it is. Raises TurnNotFound."""
         followed = await self.follow(caller, turn_id=turn_id, session_id=session_id)
-        record = followed.record()
-        if record.is_pending:
-            store = await anyio.to_thread.run_sync(self._stores.of, caller)
-            followed = Watching(self._engine, store, await self._engine.refuse(store, record))
-        await anyio.to_thread.run_sync(followed.cancel)
-        async for _ in followed.events(wait=_CANCEL_SECONDS):
-            pass
+        store = await anyio.to_thread.run_sync(self._stores.of, caller)
+        # It may come to wait for somebody, or be answered, just as it is cancelled: then what it does now is ended.
+        for _ in range(3):
+            if followed.record().is_pending:
+                followed = Watching(self._engine, store, await self._engine.refuse(store, followed.record()))
+            await anyio.to_thread.run_sync(followed.cancel)
+            async for _ in followed.events(wait=_CANCEL_SECONDS):
+                pass
+            if not followed.record().is_pending:
+                break
         return followed.reply()
+
+    def abandon(self, caller: Caller, turn_id: TurnId) -> None:
+        """Cancels a turn, also one that waits for a person. Does not wait, so that a cancelled request can call it."""
+        self._engine.abandon(lambda: self._stores.of(caller), turn_id)
 
     async def answer(
         self, caller: Caller, text: str, *, turn_id: TurnId | None = None, session_id: SessionId | None = None
