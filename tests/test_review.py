@@ -1,14 +1,16 @@
 """Races and damage that once went wrong, each shown with real files and services in this process."""
 
 import asyncio
+import shutil
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import anyio
 import pytest
 from mcp_types import ElicitResult, ErrorData
 
-from agent_mcp.domain import AgentId, Reply, SessionId
+from agent_mcp.domain import AgentId, Reply, SessionId, TurnRecord, now
 from agent_mcp.errors import TurnConflict
 from agent_mcp.service import AgentDraft, Prompt, Service
 from agent_mcp.service.turn_cases import Asked
@@ -133,3 +135,52 @@ async def test_a_host_that_fails_to_ask_its_person_gets_the_reply_that_waits(dat
         await call(client, "create_agent", name="sh", tools=["shell"])
         reply = await call(client, "ask_agent", prompt=SHELL, agent_id="sh")
         assert reply["status"] == "input_required"
+
+
+async def test_a_prompt_that_a_kill_left_is_not_found_once_it_is_withdrawn(data_dir: Path) -> None:
+    async with running(data_dir) as service, asyncio.timeout(DEADLINE):
+        told = await reply_to(service, Prompt(text="hello"))
+    record_file = data_dir / "turns" / f"{told.turn_id}.json"
+    # As a kill leaves it: the record still works, only the prompt is there.
+    messages = data_dir / f"session_{told.session_id}" / "agents" / "agent_assistant" / "messages"
+    prompt = (messages / "message_0.json").read_text().replace("hello", "walrus")
+    (messages / "message_0.json").write_text(prompt)
+    (messages / "message_1.json").unlink()
+    record = TurnRecord.model_validate_json(record_file.read_bytes())
+    left = record.model_copy(update={"status": "working", "ended_at": None, "process": "0" * 16, "response": ""})
+    record_file.write_text(left.model_dump_json())
+
+    async with running(data_dir) as service, asyncio.timeout(DEADLINE):
+        assert (await service.sessions.list_sessions(CALLER, query="walrus")).sessions, "the index has what is there"
+        await reply_to(service, Prompt(text="narwhal", session_id=told.session_id))
+        assert not (await service.sessions.list_sessions(CALLER, query="walrus")).sessions
+        assert (await service.sessions.list_sessions(CALLER, query="narwhal")).sessions
+
+
+async def test_a_session_that_was_removed_by_hand_leaves_the_index_and_nothing_stumbles_over_it(data_dir: Path) -> None:
+    async with running(data_dir, session_ttl=1) as service, asyncio.timeout(DEADLINE):
+        gone = await reply_to(service, Prompt(text="hello"))
+        shutil.rmtree(data_dir / f"session_{gone.session_id}")
+        assert await service.sessions.expired_before(CALLER, now() + timedelta(days=1)) == []
+    async with running(data_dir) as service:
+        assert service.store(CALLER).list_sessions(now=now(), limit=10) == []
+
+
+async def test_what_is_pruned_has_expired_by_its_own_file_not_by_the_index(data_dir: Path) -> None:
+    async with running(data_dir, session_ttl=1) as service, asyncio.timeout(DEADLINE):
+        kept = await reply_to(service, Prompt(text="hello"))
+        metadata = data_dir / f"session_{kept.session_id}" / "metadata.json"
+        metadata.write_text(metadata.read_text().replace('"ttl_seconds": 1,', '"ttl_seconds": 0,'))
+        assert await service.sessions.expired_before(CALLER, now() + timedelta(days=1)) == []
+
+
+async def test_a_session_that_the_system_refuses_to_read_hides_no_other(data_dir: Path) -> None:
+    async with running(data_dir) as service, asyncio.timeout(DEADLINE):
+        whole = await reply_to(service, Prompt(text="hello"))
+    odd = data_dir / "session_odd" / "metadata.json"
+    odd.mkdir(parents=True)
+    for name in ("catalog.db", "catalog.db-wal", "catalog.db-shm"):
+        (data_dir / name).unlink(missing_ok=True)
+    async with running(data_dir) as service, asyncio.timeout(DEADLINE):
+        listed = (await service.sessions.list_sessions(CALLER)).sessions
+        assert whole.session_id in [session.session_id for session in listed]

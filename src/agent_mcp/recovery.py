@@ -26,6 +26,10 @@ def _counted(meta: SessionMeta) -> SessionMeta:
     return meta.model_copy(update={"turns": meta.turns + 1, "last_active_at": now()})
 
 
+def _as_it_is(meta: SessionMeta) -> SessionMeta:
+    return meta
+
+
 def refuse_pending(store: Store, record: TurnRecord, *, note: str) -> TurnRecord:
     """Ends a turn that waits for somebody's input: what was asked for is refused, the history closed with `note`.
 
@@ -71,8 +75,8 @@ def recover(store: Store, record: TurnRecord) -> TurnRecord:
             )
         else:
             ended = interrupted(record, kept=bool(said))
-        if said:
-            store.change_session(record.session_id, _counted, sync=False)
+        # Also where nothing is counted: the index may have the prompt that was withdrawn, and would keep it.
+        store.change_session(record.session_id, _counted if said else _as_it_is, sync=False)
     logger.info("turn %s of a process that died is %s", record.turn_id, ended.status)
     store.save_turn(ended, sync=True)
     return ended

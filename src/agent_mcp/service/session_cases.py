@@ -189,9 +189,10 @@ class SessionCases:
 
     @threaded
     def expired_before(self, caller: Caller, at: datetime) -> list[SessionId]:
-        """The sessions that had expired at that time."""
-        rows = self._stores.of(caller).list_sessions(now=at, limit=1_000_000, status="expired")
-        return [row[0] for row in rows]
+        """The sessions that had expired at that time, by what their own files say: they are about to be deleted."""
+        store = self._stores.of(caller)
+        rows = store.list_sessions(now=at, limit=1_000_000, status="expired")
+        return [row[0] for row in rows if self._had_expired(store, row[0], at)]
 
     @threaded
     def read(
@@ -231,6 +232,14 @@ class SessionCases:
         return transcripts.messages_json(
             meta, lambda offset, count: history.read(offset=offset, limit=count), total=history.count()
         )
+
+    def _had_expired(self, store: Store, session_id: SessionId, at: datetime) -> bool:
+        try:
+            meta = store.find_session(session_id)
+        except SessionDamaged:
+            return False
+        expires = meta.expires_at if meta else None
+        return expires is not None and expires <= at and self.open_turn(store, session_id) is None
 
     # For the other use cases: blocking
 

@@ -217,12 +217,22 @@ class Store:
             self._put_whole(meta, stamp)
 
     def _fill(self, catalog: Catalog) -> None:
+        """Brings the whole index up to date: what others wrote or removed while nobody looked."""
         for session_id in self._sessions.ids():
-            self.refresh(session_id)
-        for turn_id in self._turns.ids():
-            record = self._turns.find(turn_id)
+            try:
+                self.refresh(session_id)
+            except OSError:  # One directory that the system refuses to read must not hide all others.
+                logger.warning("the session %s can't be read and is not in the index", session_id, exc_info=True)
+        for session_id in catalog.session_ids():
+            if not self._sessions.is_there(session_id):
+                catalog.remove_session(session_id)
+        known = catalog.open_by_turn()
+        turns = self._turns.ids()
+        for turn_id in turns:
+            record = self._turns.find(turn_id) if known.get(turn_id, True) else None
             if record is not None:
                 catalog.put_turn(record)
+        catalog.remove_turns(turn_id for turn_id in known.keys() - set(turns) if self._turns.find(turn_id) is None)
 
     def _put(self, meta: SessionMeta) -> None:
         self._index(lambda: self._put_new(meta))
