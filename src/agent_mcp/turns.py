@@ -52,6 +52,10 @@ class _Cancelled(Exception):
     """The turn was cancelled in a stage that can be interrupted."""
 
 
+class _OutOfTime(Exception):
+    """The turn used up its wall clock. Not TimeoutError, which models and tools raise for reasons of their own."""
+
+
 class TurnEngine:
     """Runs turns on a loop of its own: in a session one at a time and in order, sessions side by side."""
 
@@ -169,6 +173,13 @@ class TurnEngine:
             return await self._loop.in_thread(end_unbegun, admitted, None)
         except AgentMcpError as error:
             return await self._loop.in_thread(end_unbegun, admitted, error)
+        except Exception as error:
+            logger.exception("turn %s failed", turn.turn_id)
+            reason = StorageFailed(
+                f"The turn broke off ({type(error).__name__}; the server's log says why). The session is usable: "
+                "read_transcript shows what was kept of the turn, ask again."
+            )
+            return await self._loop.in_thread(end_unbegun, admitted, reason)
         finally:
             if lock.is_locked:
                 await lock.release()
@@ -189,7 +200,7 @@ class TurnEngine:
             outcome: Outcome = completed(result, agent, max_calls=self._limits.calls)
         except _Cancelled:
             outcome = CANCELLED
-        except TimeoutError:
+        except _OutOfTime:
             outcome = timed_out(self._limits.seconds)
         except Exception as error:
             outcome = failed(error)
@@ -201,7 +212,7 @@ class TurnEngine:
         )
 
     async def _interruptible(self, turn: Turn, work: Coroutine[Any, Any, Any], *, seconds: float | None) -> Any:
-        """Runs `work` until it is done; raises _Cancelled if the turn is stopped, TimeoutError after `seconds`.
+        """Runs `work` until it is done; raises _Cancelled if the turn is stopped, _OutOfTime after `seconds`.
 
         Work that does not end within a short grace is left behind: whatever it does then, it can't write any more.
         """
@@ -218,7 +229,7 @@ class TurnEngine:
             await asyncio.wait({task}, timeout=_GRACE_SECONDS)
             if stop.done():
                 raise _Cancelled
-            raise TimeoutError
+            raise _OutOfTime
         finally:
             stop.cancel()
 
