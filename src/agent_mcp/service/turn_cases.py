@@ -13,6 +13,7 @@ from agent_mcp import agent_library
 from agent_mcp.approval_words import APPROVED, DENIED
 from agent_mcp.config import Settings
 from agent_mcp.domain import (
+    DECISION_TIME,
     MAX_PROMPT_BYTES,
     ActorId,
     AgentId,
@@ -265,6 +266,12 @@ class TurnCases:
     async def _go_on(self, caller: Caller, store: Store, record: TurnRecord, response: str) -> Following:
         if record.question is None:
             raise TurnConflict(f"The turn {record.turn_id} waits for nothing: get_reply says how it is.")
+        if record.is_overdue:
+            await self._engine.refuse(store, record)
+            raise TurnConflict(
+                f"The turn {record.turn_id} waited for more than {DECISION_TIME.days} days, which counts as a no, and "
+                "was ended: ask again."
+            )
 
         def admit() -> Admitted:
             meta = self._sessions.find(store, record.session_id)
