@@ -13,7 +13,7 @@ from agent_mcp.domain import DEFAULT_ACTOR, SessionId, SessionMeta, parse_agent_
 from agent_mcp.errors import InvalidArgument, SessionExists
 from agent_mcp.late import load_strands
 from agent_mcp.storage import durable
-from agent_mcp.storage.history import History, damaged
+from agent_mcp.storage.history import UNUSABLE, History, damaged
 from agent_mcp.storage.layout import NEW_PREFIX, SESSION_PREFIX, Layout
 from agent_mcp.storage.locks import short_lock
 
@@ -80,11 +80,15 @@ class SessionFiles:
             return None
         path = self._layout.metadata(session_id)
         try:
-            return SessionMeta.model_validate_json(path.read_bytes())
+            meta = SessionMeta.model_validate_json(path.read_bytes())
+            parse_agent_id(meta.agent_id)
         except FileNotFoundError:
             return self._adopted(session_id, self._layout.session(session_id))
-        except ValidationError:
+        except (*UNUSABLE, ValidationError, InvalidArgument):
             raise damaged(session_id, path) from None
+        if meta.session_id != session_id:
+            raise damaged(session_id, path)  # A copy of another session's directory: asks would go to that one.
+        return meta
 
     def change(
         self, session_id: SessionId, change: Callable[[SessionMeta], SessionMeta], *, sync: bool
