@@ -11,7 +11,7 @@ import pytest
 from mcp_types import ElicitResult, ErrorData
 
 from agent_mcp.domain import AgentId, Reply, SessionId, TurnRecord, now
-from agent_mcp.errors import TurnConflict
+from agent_mcp.errors import SessionDamaged, StorageFailed, TurnConflict
 from agent_mcp.service import AgentDraft, Prompt, Service
 from agent_mcp.service.turn_cases import Asked
 from conftest import call, connect
@@ -184,3 +184,57 @@ async def test_a_session_that_the_system_refuses_to_read_hides_no_other(data_dir
     async with running(data_dir) as service, asyncio.timeout(DEADLINE):
         listed = (await service.sessions.list_sessions(CALLER)).sessions
         assert whole.session_id in [session.session_id for session in listed]
+
+
+async def test_a_turn_that_breaks_off_for_an_unforeseen_reason_does_not_stay_open(data_dir: Path) -> None:
+    async with running(data_dir) as service, asyncio.timeout(DEADLINE):
+        await reply_to(service, Prompt(text="hello", session_id=SessionId("mine"), agent_id=AgentId("assistant")))
+        lock = data_dir / "locks" / "session-mine.lock"
+        lock.unlink()
+        lock.mkdir()
+        with pytest.raises(StorageFailed):
+            await reply_to(service, Prompt(text="hello", session_id=SessionId("mine")))
+        lock.rmdir()
+        statuses = [record.status for record in await service.turns.list_turns(CALLER)]
+        assert sorted(statuses) == ["completed", "failed"], "another server would call it running for ever"
+
+
+async def test_a_yes_that_comes_after_seven_days_is_a_no(data_dir: Path) -> None:
+    async with running(data_dir, allow_tools=("shell",)) as service, asyncio.timeout(DEADLINE):
+        await service.agents.create(CALLER, AgentDraft(name="sh", tools=("shell",)))
+        waiting = await reply_to(service, Prompt(text=SHELL, agent_id=AgentId("sh")))
+        record_file = data_dir / "turns" / f"{waiting.turn_id}.json"
+        record = TurnRecord.model_validate_json(record_file.read_bytes())
+        late = record.model_copy(update={"pending_since": now() - timedelta(days=8)})
+        record_file.write_text(late.model_dump_json())
+        with pytest.raises(TurnConflict):
+            await service.turns.decide(CALLER, waiting.turn_id, approve=True)
+        followed = await service.turns.follow(CALLER, turn_id=waiting.turn_id)
+        assert followed.reply().status == "cancelled"
+
+
+async def test_a_copy_of_a_sessions_directory_is_no_way_into_the_session(data_dir: Path) -> None:
+    async with running(data_dir) as service, asyncio.timeout(DEADLINE):
+        told = await reply_to(service, Prompt(text="hello"))
+        shutil.copytree(data_dir / f"session_{told.session_id}", data_dir / "session_copy")
+        with pytest.raises(SessionDamaged):
+            await reply_to(service, Prompt(text="hello", session_id=SessionId("copy")))
+        assert (await service.sessions.get(CALLER, told.session_id)).turns == 1
+
+
+async def test_a_message_that_the_system_refuses_to_read_is_damage_and_is_named(data_dir: Path) -> None:
+    async with running(data_dir) as service, asyncio.timeout(DEADLINE):
+        told = await reply_to(service, Prompt(text="hello"))
+        messages = data_dir / f"session_{told.session_id}" / "agents" / "agent_assistant" / "messages"
+        (messages / "message_1.json").unlink()
+        (messages / "message_1.json").mkdir()
+        with pytest.raises(SessionDamaged, match=r"message_1\.json"):
+            await service.sessions.read(CALLER, told.session_id)
+        with pytest.raises(SessionDamaged, match=r"message_1\.json"):
+            await reply_to(service, Prompt(text="hello", session_id=told.session_id))
+
+
+async def test_a_query_may_hold_a_nul(data_dir: Path) -> None:
+    async with running(data_dir) as service, asyncio.timeout(DEADLINE):
+        await reply_to(service, Prompt(text="hello there"))
+        assert (await service.sessions.list_sessions(CALLER, query="hello\0there")).sessions

@@ -50,7 +50,7 @@ def _ms(at: datetime) -> int:
 
 def match_expression(query: str) -> str | None:
     """FTS5's form of a query: all words, the last one also as a beginning, phrases in quotes. None: no word."""
-    terms = [phrase or word for phrase, word in re.findall(r'"([^"]*)"|([^\s"]+)', query)]
+    terms = [phrase or word for phrase, word in re.findall(r'"([^"]*)"|([^\s"]+)', query.replace("\0", " "))]
     terms = [term for term in terms if re.search(r"\w", term)]
     if not terms:
         return None
