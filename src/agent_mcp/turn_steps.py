@@ -185,8 +185,8 @@ def end_unbegun(admitted: Admitted, error: AgentMcpError | None) -> TurnRecord:
     it can't go on is raised. Where the record is gone with its session, none is written.
     """
     record = admitted.store.find_turn(admitted.record.turn_id)
-    if record is not None and record.is_pending and error is not None:
-        raise error
+    if isinstance(error, TurnConflict) or (record is not None and record.is_pending and error is not None):
+        raise error  # An answer that did not count, whatever became of the turn since.
     if record is not None and not record.is_open:
         return record
     status = "failed" if error else "cancelled"
