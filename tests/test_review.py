@@ -1,6 +1,8 @@
 """Races and damage that once went wrong, each shown with real files and services in this process."""
 
 import asyncio
+import errno
+import os
 import shutil
 from collections.abc import Sequence
 from datetime import timedelta
@@ -238,3 +240,47 @@ async def test_a_query_may_hold_a_nul(data_dir: Path) -> None:
     async with running(data_dir) as service, asyncio.timeout(DEADLINE):
         await reply_to(service, Prompt(text="hello there"))
         assert (await service.sessions.list_sessions(CALLER, query="hello\0there")).sessions
+
+
+async def test_an_agent_that_can_not_be_written_is_a_storage_error(data_dir: Path) -> None:
+    async with running(data_dir) as service, asyncio.timeout(DEADLINE):
+        await service.agents.create(CALLER, AgentDraft(name="one"))
+        (data_dir / "agents").rename(data_dir / "elsewhere")
+        with pytest.raises(StorageFailed):
+            await service.agents.create(CALLER, AgentDraft(name="two"))
+
+
+async def test_a_file_system_without_links_will_do(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", link)
+    async with running(data_dir) as service, asyncio.timeout(DEADLINE):
+        made = await service.agents.create(CALLER, AgentDraft(name="one"))
+        assert made.created
+        assert not (await service.agents.create(CALLER, AgentDraft(name="one"))).created
+        first = await reply_to(service, Prompt(text="hello", key="k"))
+        again = await service.turns.ask(CALLER, Prompt(text="hello", key="k"))
+        assert (first.turn_id, again.is_new) == (again.followed.turn_id, False)
+
+
+async def test_agents_that_are_deleted_at_once_are_all_retired(data_dir: Path) -> None:
+    names = [f"agent-{number}" for number in range(8)]
+    async with running(data_dir) as service, asyncio.timeout(DEADLINE):
+        for name in names:
+            await service.agents.create(CALLER, AgentDraft(name=name))
+            await service.sessions.start(CALLER, agent_id=AgentId(name))
+        await asyncio.gather(*(service.agents.delete(CALLER, AgentId(name)) for name in names))
+        assert (data_dir / "retired").read_text().split() == names
+
+
+async def test_what_a_kill_left_half_written_is_removed_after_an_hour(data_dir: Path) -> None:
+    async with running(data_dir) as service:
+        service.store(CALLER)
+    old, new = (data_dir / "turns" / f".write_{name}.tmp" for name in ("old", "new"))
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (0, 0))
+    async with running(data_dir) as service:
+        service.store(CALLER)
+    assert (old.exists(), new.exists()) == (False, True)

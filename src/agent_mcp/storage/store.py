@@ -1,21 +1,20 @@
 """The store of one subject: agents, sessions and turns in its directory, with an index over them."""
 
 import logging
-import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import AsyncFileLock
 
 from agent_mcp.domain import ActorId, AgentId, SessionId, SessionMeta, TurnId, TurnRecord
-from agent_mcp.errors import SessionDamaged, SessionNotFound, StorageFailed
+from agent_mcp.errors import SessionDamaged, SessionNotFound
 from agent_mcp.storage import durable
 from agent_mcp.storage.agent_files import AgentFiles
 from agent_mcp.storage.catalog import Catalog, Hit
+from agent_mcp.storage.failures import storage_errors
 from agent_mcp.storage.history import History
 from agent_mcp.storage.layout import Layout
 from agent_mcp.storage.locks import ProcessLock, session_lock
@@ -55,6 +54,8 @@ class Store:
             self._process.acquire()
             self._opened = True
             self._sessions.remove_unfinished(older_than_seconds=_UNFINISHED_SECONDS)
+            for directory in (self._layout.root, self._layout.agents, self._layout.turns):
+                durable.remove_begun(directory, older_than_seconds=_UNFINISHED_SECONDS)
             removed = self._turns.remove_old()
         if removed:
             self._index(lambda: self._catalog.remove_turns(removed))
@@ -165,11 +166,7 @@ class Store:
         """32 random bytes, the same for every server on this directory; raises StorageFailed."""
         with storage_errors(self.root):
             if not self._layout.secret.exists():
-                new = self._layout.root / f".secret-{secrets.token_hex(4)}.new"
-                durable.write_text(new, secrets.token_hex(32), sync=True)
-                with suppress(FileExistsError):
-                    os.link(new, self._layout.secret)
-                new.unlink()
+                durable.create_text(self._layout.secret, secrets.token_hex(32), sync=True)
             return bytes.fromhex(self._layout.secret.read_text(encoding="ascii"))
 
     def session_lock(self, session_id: SessionId) -> AsyncFileLock:
@@ -277,16 +274,3 @@ class Store:
             put()
         except (sqlite3.Error, OSError):
             logger.warning("the catalog could not be brought up to date", exc_info=True)
-
-
-@contextmanager
-def storage_errors(root: Path) -> Generator[None]:
-    """Turns the system's errors into StorageFailed, one line that says where and why."""
-    try:
-        yield
-    except (OSError, sqlite3.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise StorageFailed(
-            f"The data directory {root} can't be used: {reason}. Nothing was half-made; mend it or set "
-            "AGENT_MCP_DATA_DIR to a directory that can be written, and call again."
-        ) from error
