@@ -2,8 +2,11 @@
 
 import asyncio
 import errno
+import json
 import os
 import shutil
+import sys
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +19,8 @@ from agent_mcp.domain import AgentId, Reply, SessionId, TurnRecord, now
 from agent_mcp.errors import SessionDamaged, StorageFailed, TurnConflict
 from agent_mcp.service import AgentDraft, Prompt, Service
 from agent_mcp.service.turn_cases import Asked
-from conftest import call, connect
+from conftest import call, connect, server_environment
+from engine import ToolDesk, tools_env
 from in_process import CALLER, running
 
 DEADLINE = 60.0
@@ -284,3 +288,31 @@ async def test_what_a_kill_left_half_written_is_removed_after_an_hour(data_dir: 
     async with running(data_dir) as service:
         service.store(CALLER)
     assert (old.exists(), new.exists()) == (False, True)
+
+
+async def test_a_tool_that_does_not_end_does_not_keep_the_server_after_its_client(data_dir: Path) -> None:
+    env = server_environment(data_dir, tools_env())
+    with ToolDesk() as desk:
+        server = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "agent_mcp", stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=env
+        )
+        assert server.stdin is not None
+        assert server.stdout is not None
+
+        def send(method: str, params: dict[str, object], **more: int) -> None:
+            assert server.stdin is not None
+            line = json.dumps({"jsonrpc": "2.0", "method": method, "params": params, **more})
+            server.stdin.write(line.encode() + b"\n")
+
+        async with asyncio.timeout(DEADLINE / 2):  # the tool would hold on for longer
+            hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+            send("initialize", hello, id=1)
+            await server.stdout.readline()
+            send("notifications/initialized", {})
+            send("tools/call", {"name": "create_agent", "arguments": {"name": "slow", "tools": ["py:hold"]}}, id=2)
+            await server.stdout.readline()
+            prompt = f'Use the tool hold with {{"port": {desk.port}}}'
+            send("tools/call", {"name": "ask_agent", "arguments": {"prompt": prompt, "agent_id": "slow"}}, id=3)
+            await desk.started()
+            server.stdin.close()
+            assert await server.wait() == 0
