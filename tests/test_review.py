@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -299,7 +299,7 @@ async def test_a_tool_that_does_not_end_does_not_keep_the_server_after_its_clien
         assert server.stdin is not None
         assert server.stdout is not None
 
-        def send(method: str, params: dict[str, object], **more: int) -> None:
+        def send(method: str, params: Mapping[str, object], **more: int) -> None:
             assert server.stdin is not None
             line = json.dumps({"jsonrpc": "2.0", "method": method, "params": params, **more})
             server.stdin.write(line.encode() + b"\n")

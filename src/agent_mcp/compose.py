@@ -34,9 +34,7 @@ def build_service(settings: Settings, environ: Mapping[str, str]) -> Service:
         tokens = TokenLimit(admitted.token_limit)
 
         async def ask(agent_id: AgentId, prompt: str) -> str:
-            answer = await service.turns.delegate(admitted, agent_id, prompt, token_limit=tokens.left)
-            tokens.spend(answer.usage)
-            return answer.text
+            return await service.turns.delegate(admitted, agent_id, prompt, token_limit=tokens.left, spend=tokens.spend)
 
         bench = Bench(
             search=lambda query: _search(store, session_id, query),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -79,14 +80,6 @@ class Asked:
 
     followed: Followed
     is_new: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What an agent that is asked as a tool gives back."""
-
-    text: str
-    usage: Usage
 
 
 class DeletedSession(Fact):
@@ -223,8 +216,13 @@ class TurnCases:
         """The records of all turns that are kept (7 days), or of one session's, the latest first."""
         return self._stores.of(caller).list_turns(session_id)
 
-    async def delegate(self, parent: Admitted, agent_id: AgentId, text: str, *, token_limit: int) -> Answer:
-        """Asks an agent on behalf of another one's turn, in a session that belongs to that one's; raises its errors."""
+    async def delegate(
+        self, parent: Admitted, agent_id: AgentId, text: str, *, token_limit: int, spend: Callable[[Usage], None]
+    ) -> str:
+        """Asks an agent on behalf of another one's turn, in a session that belongs to that one's; raises its errors.
+
+        `spend` is told what it used, whether or not it came to an answer.
+        """
         if parent.depth >= MAX_DEPTH:
             raise InvalidArgument(
                 f"{MAX_DEPTH} agents wait for each other already: answer yourself, without asking another one."
@@ -239,11 +237,12 @@ class TurnCases:
         except BaseException:
             following.cancel()
             raise
+        spend(following.record().usage)
         reply = following.reply()
         if reply.status != "completed":
             await self.cancel(parent.caller, turn_id=reply.turn_id)
             raise InvalidArgument(f"The agent {agent_id!r} gave no answer (its turn is {reply.status}).")
-        return Answer(text=f"{reply.response}\n\n[{transcript_uri(session_id)}]", usage=reply.usage)
+        return f"{reply.response}\n\n[{transcript_uri(session_id)}]"
 
     def describe(self, caller: Caller, agent_id: AgentId) -> str:
         """What an agent is for. Blocking."""
