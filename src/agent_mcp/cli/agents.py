@@ -11,7 +11,6 @@ from agent_mcp.domain import AgentSpec, parse_agent_id
 from agent_mcp.service import Service
 from agent_mcp.service.agent_cases import AgentDraft, AgentPage
 from agent_mcp.service.stores import MAX_PAGE
-from agent_mcp.storage.agent_files import render
 
 
 @click.group()
@@ -49,11 +48,11 @@ async def _all(service: Service, query: str | None) -> tuple[list[AgentSpec], Ag
 @json_option
 def show(context: click.Context, agent_id: str, as_json: bool) -> None:
     """Print an agent's file."""
-    agent = use_service(context, lambda service: service.agents.get(CALLER, parse_agent_id(agent_id)))
+    parsed = parse_agent_id(agent_id)
     if as_json:
-        print_json(agent)
+        print_json(use_service(context, lambda service: service.agents.get(CALLER, parsed)))
     else:
-        click.echo(render(agent), nl=False)
+        click.echo(use_service(context, lambda service: service.agents.file(CALLER, parsed)), nl=False)
 
 
 @command(agents)

@@ -17,7 +17,6 @@ from agent_mcp import cursors
 from agent_mcp.domain import AgentSpec, Caller, SessionInfo, parse_agent_id, parse_session_id, transcript_uri
 from agent_mcp.errors import AgentMcpError, InvalidArgument
 from agent_mcp.service import Service
-from agent_mcp.storage.agent_files import render
 
 _MARKDOWN = "text/markdown"
 _JSON = "application/json"
@@ -116,7 +115,7 @@ class Resources:
         return await self._service.sessions.json(caller, parse_session_id(values["session_id"]))
 
     async def _agent(self, caller: Caller, values: dict[str, str]) -> str:
-        return render(await self._service.agents.get(caller, parse_agent_id(values["agent_id"])))
+        return await self._service.agents.file(caller, parse_agent_id(values["agent_id"]))
 
 
 def protocol_error(error: AgentMcpError, *, uri: str | None = None) -> MCPError:

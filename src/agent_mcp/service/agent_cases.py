@@ -11,7 +11,7 @@ from agent_mcp.domain import AgentId, AgentSpec, Caller, Fact, now, slug
 from agent_mcp.errors import AgentExists, AgentNotFound, Forbidden, InvalidArgument
 from agent_mcp.models import parse_model
 from agent_mcp.service.stores import DEFAULT_PAGE, Stores, one_line, page_size, threaded
-from agent_mcp.storage.agent_files import read_directory, read_file
+from agent_mcp.storage.agent_files import read_directory, read_file, render
 from agent_mcp.storage.store import Store
 from agent_mcp.toolbox import AGENT_PREFIX, Toolbox, check_circles
 
@@ -143,6 +143,11 @@ class AgentCases:
     def get(self, caller: Caller, agent_id: AgentId) -> AgentSpec:
         """Raises AgentNotFound, InvalidArgument (naming a file that can't be read)."""
         return self.definition(self._stores.of(caller), agent_id)
+
+    @threaded
+    def file(self, caller: Caller, agent_id: AgentId) -> str:
+        """The agent as a file holds it: front matter, and the system prompt as the body. Raises as `get` does."""
+        return render(self.definition(self._stores.of(caller), agent_id))
 
     # For the other use cases: blocking
 
