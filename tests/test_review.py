@@ -316,3 +316,26 @@ async def test_a_tool_that_does_not_end_does_not_keep_the_server_after_its_clien
             await desk.started()
             server.stdin.close()
             assert await server.wait() == 0
+
+
+async def test_locks_of_killed_servers_and_deleted_sessions_do_not_pile_up(data_dir: Path) -> None:
+    async with running(data_dir) as service, asyncio.timeout(DEADLINE):
+        told = await reply_to(service, Prompt(text="hello"))
+        (data_dir / "locks" / f"process-{'0' * 16}.lock").touch()
+        async with running(data_dir) as other:
+            other.store(CALLER)
+            assert len(list((data_dir / "locks").glob("process-*.lock"))) == 2, "those of the two that live"
+        await service.turns.delete_session(CALLER, told.session_id)
+        assert [path.name for path in (data_dir / "locks").iterdir()] == [
+            f"process-{service.store(CALLER).process}.lock"
+        ]
+
+
+async def test_what_a_person_is_asked_to_allow_shows_what_a_terminal_would_hide(data_dir: Path) -> None:
+    async with running(data_dir, allow_tools=("shell",)) as service, asyncio.timeout(DEADLINE):
+        await service.agents.create(CALLER, AgentDraft(name="sh", tools=("shell",)))
+        prompt = 'Use the tool shell with {"command": "rm \\u202e\\u009b2K sl"}'
+        waiting = await reply_to(service, Prompt(text=prompt, agent_id=AgentId("sh")))
+        assert waiting.question is not None
+        assert waiting.question.isprintable()
+        assert r"\u202e" in waiting.question

@@ -4,6 +4,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -112,7 +113,10 @@ class SessionFiles:
         place.rename(beside)
         shutil.rmtree(beside)
         shutil.rmtree(self._layout.workspace(session_id), ignore_errors=True)
-        self._layout.metadata_lock(session_id).unlink(missing_ok=True)
+        # Whoever waits for one of them sees that it is gone. Windows keeps a file that is open.
+        for lock in (self._layout.metadata_lock(session_id), self._layout.session_lock(session_id)):
+            with suppress(OSError):
+                lock.unlink()
         if self._sync:
             durable.sync_directory(self._layout.root)
 

@@ -17,7 +17,7 @@ from agent_mcp.storage.catalog import Catalog, Hit
 from agent_mcp.storage.failures import storage_errors
 from agent_mcp.storage.history import History
 from agent_mcp.storage.layout import Layout
-from agent_mcp.storage.locks import ProcessLock, session_lock
+from agent_mcp.storage.locks import ProcessLock, remove_dead, session_lock
 from agent_mcp.storage.session_files import SessionFiles
 from agent_mcp.storage.turn_files import TurnFiles
 
@@ -51,6 +51,7 @@ class Store:
             return
         with storage_errors(self.root):
             self._layout.make()
+            remove_dead(self._layout.locks)
             self._process.acquire()
             self._opened = True
             self._sessions.remove_unfinished(older_than_seconds=_UNFINISHED_SECONDS)
