@@ -350,7 +350,8 @@ class SessionCases:
 def _end_of_turn(history: History, *, total: int, at: int | None) -> int:
     """How many messages there are up to the end of the last whole turn that ends at the index `at` or before."""
     if at is not None and at >= total:
-        raise InvalidArgument(f"at={at} is behind the session's last message (index {total - 1}).")
+        last = f"its last message has the index {total - 1}" if total else "nothing was said in it yet: leave at out"
+        raise InvalidArgument(f"at={at} is behind the end of the session; {last}.")
     end = total if at is None else at + 1
     while end > 0:
         last = history.read(offset=end - 1, limit=1)[0]
