@@ -18,7 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("config", "cursors", "turn_queue", "token_limit", "approvals", "workspace", "bedrock", "contained"),
     ("models", "toolbox", "transcripts"),
     # Where things are kept. `store` is the front of its package.
-    ("storage.durable", "storage.locks", "storage.layout", "storage.catalog", "storage.refusals"),
+    ("storage.durable", "storage.locks", "storage.layout", "storage.catalog", "storage.failures"),
     ("storage.fenced", "storage.agent_files", "storage.turn_files"),
     ("storage.history",),
     ("storage.session_files",),

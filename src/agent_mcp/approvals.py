@@ -38,6 +38,11 @@ class Approvals(HookProvider):
             return
         arguments = json.dumps(use["input"], sort_keys=True, ensure_ascii=False, default=str)
         digest = hashlib.sha256(f"{use['name']}\0{arguments}".encode()).hexdigest()
-        decision = event.interrupt(f"{NAME_PREFIX}{digest}", reason=f"{use['name']} with {arguments}")
+        decision = event.interrupt(f"{NAME_PREFIX}{digest}", reason=f"{use['name']} with {_plain(arguments)}")
         if decision != APPROVED:
             event.cancel_tool = _REFUSED
+
+
+def _plain(text: str) -> str:
+    """`text` as a person can read it: what terminals obey, or what turns the direction of writing, is spelled out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

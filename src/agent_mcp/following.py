@@ -31,9 +31,11 @@ class Turn:
         self._followers: set[Mailbox] = set()
 
     def admit(self, admitted: Admitted) -> None:
-        self.admission, self.record = admitted, admitted.record
+        # What was answered waits for nobody any more, though its record says so until the turn has the lock.
+        working = {"status": "working"} if admitted.response is not None else {}
+        self.admission, self.record = admitted, admitted.record.model_copy(update=working)
         self.calls = dict(admitted.record.tool_calls)
-        self.admitted.set_result(admitted.record)
+        self.admitted.set_result(self.record)
 
     def tell(self, event: Event) -> None:
         for mailbox in self._followers:
@@ -117,6 +119,13 @@ class Following:
                 yield event
         finally:
             self._loop.call(lambda: self._turn.leave(mailbox))
+
+    async def ends_within(self, seconds: float) -> bool:
+        """Whether the turn ends within some seconds."""
+        ended = asyncio.wrap_future(self._turn.ended)
+        ended.add_done_callback(lambda done: done.cancelled() or done.exception())
+        done, _ = await asyncio.wait({ended}, timeout=seconds)
+        return bool(done)
 
     def record(self) -> TurnRecord:
         """The turn's record as it is now; raises what the turn could not be kept for."""

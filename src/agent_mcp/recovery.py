@@ -1,6 +1,7 @@
 """What becomes of a turn whose process died: nobody else will end it."""
 
 import logging
+from datetime import datetime
 
 from agent_mcp.domain import Failure, SessionMeta, TurnRecord, now
 from agent_mcp.errors import TurnInterrupted
@@ -24,8 +25,8 @@ def interrupted(record: TurnRecord, *, kept: bool) -> TurnRecord:
     return record.model_copy(update={"status": "failed", "ended_at": now(), "failure": failure})
 
 
-def _counted(meta: SessionMeta) -> SessionMeta:
-    return meta.model_copy(update={"turns": meta.turns + 1, "last_active_at": now()})
+def _counted(meta: SessionMeta, *, at: datetime) -> SessionMeta:
+    return meta.model_copy(update={"turns": meta.turns + 1, "last_active_at": max(at, meta.last_active_at)})
 
 
 def _life(meta: SessionMeta) -> dict[str, object]:
@@ -47,7 +48,8 @@ def refuse_pending(store: Store, record: TurnRecord, *, note: str) -> TurnRecord
         history.make_durable(since=record.first_message or 0)
         said = history.read(offset=min(record.first_message or 0, history.count()))
         response = said[-1].text if said else ""
-        life = _life(store.change_session(record.session_id, _counted, sync=False))
+        after = store.change_session(record.session_id, lambda meta: _counted(meta, at=now()), sync=False)
+        life = _life(after)
     update = {"status": "cancelled", "stop_reason": "cancelled", "ended_at": now(), "response": response}
     ended = record.model_copy(update={**update, **life})
     store.save_turn(ended, sync=True)
@@ -79,8 +81,13 @@ def recover(store: Store, record: TurnRecord) -> TurnRecord:
             )
         else:
             ended = interrupted(record, kept=bool(said))
+        # Also where nothing is counted: the index may have the prompt that was withdrawn, and would keep it.
+        # A turn that nobody ended for days does not bring an expired session back to life.
+        after = store.change_session(
+            record.session_id, lambda meta: _counted(meta, at=record.created_at) if said else meta, sync=False
+        )
         if said:
-            ended = ended.model_copy(update=_life(store.change_session(record.session_id, _counted, sync=False)))
+            ended = ended.model_copy(update=_life(after))
     logger.info("turn %s of a process that died is %s", record.turn_id, ended.status)
     store.save_turn(ended, sync=True)
     return ended

@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import logging
 import math
+import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -59,6 +60,7 @@ class Toolbox:
         self._allowed = tuple(name for name in allowed if name in _ON_REQUEST)
         self._unapproved = frozenset(unapproved)
         self._operator: dict[str, AgentTool] | None = None
+        self._importing = threading.Lock()
         self.warnings: list[str] = [
             f"AGENT_MCP_ALLOW_TOOLS: there is no tool {name!r} (there are: {', '.join(_ON_REQUEST)})"
             for name in allowed
@@ -112,12 +114,13 @@ class Toolbox:
         return any(name in self._allowed for name in names)
 
     def _operator_tools(self) -> Mapping[str, AgentTool]:
-        if self._operator is None:
-            found: dict[str, AgentTool] = {}
-            for module in self._modules:
-                found.update(self._import(module))
-            self._operator = found
-        return self._operator
+        with self._importing:  # one thread imports, for its warnings are kept once
+            if self._operator is None:
+                found: dict[str, AgentTool] = {}
+                for module in self._modules:
+                    found.update(self._import(module))
+                self._operator = found
+            return self._operator
 
     def _import(self, module: str) -> dict[str, AgentTool]:
         load_strands()

@@ -187,22 +187,24 @@ def end(
 
 
 def end_unbegun(admitted: Admitted, error: AgentMcpError | None) -> TurnRecord:
-    """The record of a turn that never touched its session: cancelled in the queue, or failed before it began.
+    """The record of a turn that was cancelled in the queue (None), or that an error kept from its end.
 
-    One that was to go on, and can't, stays as it is; why not is raised.
+    One that has ended stays as it is, whatever failed behind that; so does one that still waits for somebody, and why
+    it can't go on is raised. Where the record is gone with its session, none is written.
     """
-    if admitted.response is not None:
-        if error is not None:
-            raise error
-        return admitted.store.find_turn(admitted.record.turn_id) or admitted.record
+    record = admitted.store.find_turn(admitted.record.turn_id)
+    if isinstance(error, TurnConflict) or (record is not None and record.is_pending and error is not None):
+        raise error  # An answer that did not count, whatever became of the turn since.
+    if record is not None and not record.is_open:
+        return record
     status = "failed" if error else "cancelled"
     stop_reason = None if error else status
     ended = {"status": status, "ended_at": now(), "failure": _failure(error), "stop_reason": stop_reason}
-    record = admitted.record.model_copy(update=ended)
-    if admitted.store.has_session(record.session_id):
-        admitted.store.save_turn(record, sync=True)
-    else:
-        admitted.store.remove_turn(record.turn_id)  # Nothing of a deleted session is left behind.
+    if record is None or not admitted.store.has_session(record.session_id):
+        admitted.store.remove_turn(admitted.record.turn_id)  # Nothing of a deleted session is left behind.
+        return admitted.record.model_copy(update=ended)
+    record = record.model_copy(update=ended)
+    admitted.store.save_turn(record, sync=True)
     return record
 
 

@@ -33,6 +33,8 @@ _DELETE_SECONDS = 15.0
 """How long a deletion waits for the turns of its session to end."""
 _TICK_SECONDS = 0.25
 """How often a turn looks whether another process asked for its end, and keeps what the model has written."""
+_FREE_SECONDS = 0.5
+"""How long the session of a turn that nobody runs may be in use before the turn is left to whoever uses it."""
 
 Build = Callable[[Admitted], "SessionAgent"]
 """Makes the Strands agent for a turn. Blocking."""
@@ -48,6 +50,10 @@ class Limits:
 
 class _Cancelled(Exception):
     """The turn was cancelled in a stage that can be interrupted."""
+
+
+class _OutOfTime(Exception):
+    """The turn used up its wall clock. Not TimeoutError, which models and tools raise for reasons of their own."""
 
 
 class TurnEngine:
@@ -92,12 +98,15 @@ class TurnEngine:
         return await asyncio.wrap_future(self._loop.submit(self._recover(store, record)))
 
     async def refuse(self, store: Store, record: TurnRecord) -> TurnRecord:
-        """Ends a turn that waits for somebody's input, and closes its history. Returns the record as it is then."""
-        return await asyncio.wrap_future(self._loop.submit(self._refuse(store, record)))
+        """Ends a turn that waits for somebody's input, and closes its history. Returns the record as it is then.
 
-    def give_up(self, store: Store, turn_id: TurnId) -> None:
-        """Cancels a turn, whether it runs or waits for somebody's input. Does not wait."""
-        self._loop.submit(self._give_up(store, turn_id))
+        Waits no longer than a moment: what was just answered runs, and holds the session for as long.
+        """
+        return await asyncio.wrap_future(self._loop.submit(self._put_to_end(store, record, _refused)))
+
+    def abandon(self, find_store: Callable[[], Store], turn_id: TurnId) -> None:
+        """Cancels a turn in whatever state it is. Does not wait; for where nothing may be awaited any more."""
+        self._loop.submit(self._abandon(find_store, turn_id))
 
     async def delete_session(self, store: Store, subject: str, session_id: SessionId) -> None:
         """Cancels what runs or waits in a session, then deletes it; raises SessionBusy if a turn does not end."""
@@ -166,6 +175,13 @@ class TurnEngine:
             return await self._loop.in_thread(end_unbegun, admitted, None)
         except AgentMcpError as error:
             return await self._loop.in_thread(end_unbegun, admitted, error)
+        except Exception as error:
+            logger.exception("turn %s failed", turn.turn_id)
+            reason = StorageFailed(
+                f"The turn broke off ({type(error).__name__}; the server's log says why). The session is usable: "
+                "read_transcript shows what was kept of the turn, ask again."
+            )
+            return await self._loop.in_thread(end_unbegun, admitted, reason)
         finally:
             if lock.is_locked:
                 await lock.release()
@@ -186,7 +202,7 @@ class TurnEngine:
             outcome: Outcome = completed(result, agent, max_calls=self._limits.calls)
         except _Cancelled:
             outcome = CANCELLED
-        except TimeoutError:
+        except _OutOfTime:
             outcome = timed_out(self._limits.seconds)
         except Exception as error:
             outcome = failed(error)
@@ -198,7 +214,7 @@ class TurnEngine:
         )
 
     async def _interruptible(self, turn: Turn, work: Coroutine[Any, Any, Any], *, seconds: float | None) -> Any:
-        """Runs `work` until it is done; raises _Cancelled if the turn is stopped, TimeoutError after `seconds`.
+        """Runs `work` until it is done; raises _Cancelled if the turn is stopped, _OutOfTime after `seconds`.
 
         Work that does not end within a short grace is left behind: whatever it does then, it can't write any more.
         """
@@ -215,7 +231,7 @@ class TurnEngine:
             await asyncio.wait({task}, timeout=_GRACE_SECONDS)
             if stop.done():
                 raise _Cancelled
-            raise TimeoutError
+            raise _OutOfTime
         finally:
             stop.cancel()
 
@@ -278,45 +294,44 @@ class TurnEngine:
             if lock.is_locked:
                 await lock.release()
 
-    async def _give_up(self, store: Store, turn_id: TurnId) -> None:
-        if (turn := self._turns.get(turn_id)) is not None:
+    async def _abandon(self, find_store: Callable[[], Store], turn_id: TurnId) -> None:
+        turn = self._turns.get(turn_id)
+        if turn is not None:
             turn.stop.set()
-            # It may have come to a question at the same moment.
-            await asyncio.wait([asyncio.wrap_future(turn.ended)])
+            await asyncio.wait({asyncio.wrap_future(turn.ended)})
+        store = await self._loop.in_thread(find_store)
         record = await self._loop.in_thread(store.find_turn, turn_id)
         if record is not None and record.is_pending:
-            await self._refuse(store, record)
+            await self._put_to_end(store, record, _refused)
+        elif record is not None and record.is_open:
+            await self._loop.in_thread(store.ask_cancel, turn_id)
 
-    async def _refuse(self, store: Store, record: TurnRecord) -> TurnRecord:
+    async def _recover(self, store: Store, record: TurnRecord) -> TurnRecord:
+        if record.first_message is None:  # It never came to its session, whoever uses that now.
+            current = await self._loop.in_thread(store.find_turn, record.turn_id)
+            return await self._loop.in_thread(_recovered, store, current) if current else record
+        return await self._put_to_end(store, record, _recovered)
+
+    async def _put_to_end(
+        self, store: Store, record: TurnRecord, step: Callable[[Store, TurnRecord], TurnRecord]
+    ) -> TurnRecord:
+        """Takes `step` under the session's lock, unless that is held for long; returns the record as it is then."""
         lock = store.session_lock(record.session_id)
         try:
-            await lock.acquire(timeout=0.5)
+            await lock.acquire(timeout=_FREE_SECONDS)
         except TimeoutError:
             # Somebody decided at this moment, and the turn goes on.
             return await self._loop.in_thread(store.find_turn, record.turn_id) or record
         try:
             current = await self._loop.in_thread(store.find_turn, record.turn_id)
-            if current is None or not current.is_pending:
-                return current or record
-            return await self._loop.in_thread(refuse_pending, store, current, note=INTERRUPTED)
+            return await self._loop.in_thread(step, store, current) if current else record
         finally:
             await lock.release()
 
-    async def _recover(self, store: Store, record: TurnRecord) -> TurnRecord:
-        current = await self._loop.in_thread(store.find_turn, record.turn_id)
-        if current is None or not current.is_open:
-            return current or record
-        if current.first_message is None:  # It never came to its session, whoever uses that now.
-            return await self._loop.in_thread(recover, store, current)
-        lock = store.session_lock(record.session_id)
-        try:
-            await lock.acquire(timeout=0.5)
-        except TimeoutError:
-            return current
-        try:
-            current = await self._loop.in_thread(store.find_turn, record.turn_id)
-            if current is None or not current.is_open:
-                return current or record
-            return await self._loop.in_thread(recover, store, current)
-        finally:
-            await lock.release()
+
+def _recovered(store: Store, record: TurnRecord) -> TurnRecord:
+    return recover(store, record) if record.is_open else record
+
+
+def _refused(store: Store, record: TurnRecord) -> TurnRecord:
+    return refuse_pending(store, record, note=INTERRUPTED) if record.is_pending else record

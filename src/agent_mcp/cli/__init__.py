@@ -52,6 +52,10 @@ def serve(context: click.Context) -> None:
         await serve_stdio(build_server(service, warm_up=warm_up), service)
 
     asyncio.run(run())
+    # Everything is closed. A tool that outlived its turn may hold a thread, and Python would wait for its end.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 @cli.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from typing import Any
 
 from mcp.shared.exceptions import MCPError
@@ -14,6 +15,8 @@ from agent_mcp.errors import TurnConflict
 from agent_mcp.events import Event, Retrying, StillWorking, TextWritten, ToolEnded, ToolStarted
 from agent_mcp.following import Followed
 from agent_mcp.server.tool_table import APPROVAL_KEY, HANDSHAKE_LAST, Call, Decision
+
+logger = logging.getLogger(__name__)
 
 _MOST_ROUNDS = 8
 """Questions to a person within one request; clients give up after ten."""
@@ -50,7 +53,8 @@ async def finish(call: Call, followed: Followed, wait_seconds: float | None) -> 
                 _message(record), _FORM, related_request_id=call.context.request_id
             )
         except MCPError:
-            break  # The host could not ask. The reply names the command that can.
+            logger.warning("the host could not ask its person about turn %s", record.turn_id, exc_info=True)
+            break
         if result.action == "cancel":
             break
         followed = await _decide(call, record, approve=is_yes(result))

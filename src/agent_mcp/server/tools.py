@@ -178,7 +178,7 @@ async def ask_agent(
         return await finish(call, asked.followed, wait_seconds)
     except anyio.get_cancelled_exc_class():
         if asked.is_new:
-            call.service.turns.give_up(call.caller, asked.followed.turn_id)
+            call.service.turns.abandon(call.caller, asked.followed.turn_id)
         raise
 
 
@@ -280,7 +280,7 @@ def tool_table() -> ToolTable:
     """All tools, in the order in which a reader meets them."""
     table = ToolTable()
     table.add(ask_agent, title="Ask an agent", text=_reply_text, open_world=True)
-    table.add(get_reply, title="Get a reply", text=_reply_text, reads=True)
+    table.add(get_reply, title="Get a reply", text=_reply_text, repeats=True)
     table.add(cancel_turn, title="Cancel a turn", text=_reply_text, destroys=True, repeats=True)
     table.add(list_sessions, title="List or search sessions", reads=True)
     table.add(read_transcript, title="Read a transcript", reads=True)

@@ -191,9 +191,10 @@ class SessionCases:
 
     @threaded
     def expired_before(self, caller: Caller, at: datetime) -> list[SessionId]:
-        """The sessions that had expired at that time."""
-        rows = self._stores.of(caller).list_sessions(now=at, limit=1_000_000, status="expired")
-        return [row[0] for row in rows]
+        """The sessions that had expired at that time, by what their own files say: they are about to be deleted."""
+        store = self._stores.of(caller)
+        rows = store.list_sessions(now=at, limit=1_000_000, status="expired")
+        return [row[0] for row in rows if self._had_expired(store, row[0], at)]
 
     @threaded
     def read(
@@ -233,6 +234,14 @@ class SessionCases:
         return transcripts.messages_json(
             meta, lambda offset, count: history.read(offset=offset, limit=count), total=history.count()
         )
+
+    def _had_expired(self, store: Store, session_id: SessionId, at: datetime) -> bool:
+        try:
+            meta = store.find_session(session_id)
+        except SessionDamaged:
+            return False
+        expires = meta.expires_at if meta else None
+        return expires is not None and expires <= at and self.open_turn(store, session_id) is None
 
     # For the other use cases: blocking
 
@@ -342,7 +351,8 @@ class SessionCases:
 def _end_of_turn(history: History, *, total: int, at: int | None) -> int:
     """How many messages there are up to the end of the last whole turn that ends at the index `at` or before."""
     if at is not None and at >= total:
-        raise InvalidArgument(f"at={at} is behind the session's last message (index {total - 1}).")
+        last = f"its last message has the index {total - 1}" if total else "nothing was said in it yet: leave at out"
+        raise InvalidArgument(f"at={at} is behind the end of the session; {last}.")
     end = total if at is None else at + 1
     while end > 0:
         last = history.read(offset=end - 1, limit=1)[0]

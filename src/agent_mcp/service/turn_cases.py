@@ -61,6 +61,8 @@ from agent_mcp.turns import TurnEngine
 MAX_DEPTH = 3
 """How many agents may wait for each other, the one that was asked first not counted."""
 _CANCEL_SECONDS = 5.0
+_HANDOVER_SECONDS = 1.0
+"""How long an answer waits for the part of its turn that asked to leave the engine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,19 +157,23 @@ class TurnCases:
     ) -> Reply:
         """Cancels a turn and returns its reply; a turn that has ended stays as it is. Raises TurnNotFound."""
         followed = await self.follow(caller, turn_id=turn_id, session_id=session_id)
-        record = followed.record()
-        if record.is_pending:
-            store = await anyio.to_thread.run_sync(self._stores.of, caller)
-            record = await self._engine.refuse(store, record)
-            followed = self._engine.find(record.turn_id) or Watching(self._engine, store, record)
-        await anyio.to_thread.run_sync(followed.cancel)
-        async for _ in followed.events(wait=_CANCEL_SECONDS):
-            pass
+        store = await anyio.to_thread.run_sync(self._stores.of, caller)
+        # It may come to wait for somebody, or be answered, just as it is cancelled: then what it does now is ended.
+        for _ in range(3):
+            record = followed.record()
+            if record.is_pending:
+                record = await self._engine.refuse(store, record)
+                followed = self._engine.find(record.turn_id) or Watching(self._engine, store, record)
+            await anyio.to_thread.run_sync(followed.cancel)
+            async for _ in followed.events(wait=_CANCEL_SECONDS):
+                pass
+            if not followed.record().is_pending:
+                break
         return followed.reply()
 
-    def give_up(self, caller: Caller, turn_id: TurnId) -> None:
-        """Cancels a turn, also one that waits for somebody. Does not wait: for where nothing may be awaited."""
-        self._engine.give_up(self._stores.of(caller), turn_id)
+    def abandon(self, caller: Caller, turn_id: TurnId) -> None:
+        """Cancels a turn, also one that waits for a person. Does not wait, so that a cancelled request can call it."""
+        self._engine.abandon(lambda: self._stores.of(caller), turn_id)
 
     async def answer(
         self, caller: Caller, text: str, *, turn_id: TurnId | None = None, session_id: SessionId | None = None
@@ -218,7 +224,9 @@ class TurnCases:
         self, parent: Admitted, agent_id: AgentId, text: str, *, token_limit: int, spend: Callable[[Usage], None]
     ) -> str:
         """Asks an agent on behalf of another one's turn, in a session that belongs to that one's; raises its errors.
-        `spend` is told what it used, whether it answered or failed."""
+
+        `spend` is told what it used, whether or not it came to an answer.
+        """
         if parent.depth >= MAX_DEPTH:
             raise InvalidArgument(
                 f"{MAX_DEPTH} agents wait for each other already: answer yourself, without asking another one."
@@ -263,8 +271,10 @@ class TurnCases:
             raise TurnConflict(f"The turn {record.turn_id} waits for nothing: get_reply says how it is.")
         if record.is_overdue:
             await self._engine.refuse(store, record)
-            text = f"The turn {record.turn_id} waited for {DECISION_TIME.days} days, and counts as refused: ask again."
-            raise TurnConflict(text)
+            raise TurnConflict(
+                f"The turn {record.turn_id} waited for more than {DECISION_TIME.days} days, which counts as a no, and "
+                "was ended: ask again."
+            )
 
         def admit() -> Admitted:
             meta = self._sessions.find(store, record.session_id)
@@ -282,6 +292,9 @@ class TurnCases:
                 token_limit=lambda: limit,
             )
 
+        running = self._engine.get(record.turn_id)
+        if running is not None:
+            await running.ends_within(_HANDOVER_SECONDS)  # Its record says so already that it waits.
         ask = Ask(turn_id=record.turn_id, subject=caller.subject, session_id=record.session_id, admit=admit)
         return await self._submitted(ask)
 

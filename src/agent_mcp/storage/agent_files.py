@@ -1,8 +1,6 @@
 """Agents as Markdown files: YAML front matter, and the system prompt as the body."""
 
 import logging
-import os
-import secrets
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,8 +12,9 @@ from pydantic import ValidationError
 from agent_mcp.domain import AgentId, AgentSpec, parse_agent_id
 from agent_mcp.errors import AgentExists, InvalidArgument, StorageFailed
 from agent_mcp.storage import durable
+from agent_mcp.storage.failures import storage_errors
 from agent_mcp.storage.layout import Layout
-from agent_mcp.storage.refusals import storage_errors
+from agent_mcp.storage.locks import short_lock
 
 logger = logging.getLogger(__name__)
 
@@ -85,36 +84,29 @@ class AgentFiles:
         return read_file(self._layout.agent(agent_id), source="own")
 
     def create(self, spec: AgentSpec) -> None:
-        """Writes a new agent; raises AgentExists if its id is taken (also by another process meanwhile)."""
+        """Writes a new agent; raises AgentExists if its id is taken (also by another process meanwhile).
+
+        Raises StorageFailed too, as the other methods that write do.
+        """
         with storage_errors(self._layout.root):
-            path = self._layout.agent(spec.agent_id)
-            new = path.with_name(f".{spec.agent_id}-{secrets.token_hex(4)}.new")
-            durable.write_text(new, render(spec), sync=self._sync)
-            try:
-                # Unlike a rename, a link never replaces what is there.
-                os.link(new, path)
-            except FileExistsError:
-                raise AgentExists(
-                    f"There is an agent {spec.agent_id!r} already: choose another name or agent_id."
-                ) from None
-            finally:
-                new.unlink(missing_ok=True)
-            if self._sync:
-                durable.sync_directory(path.parent)
+            created = durable.create_text(self._layout.agent(spec.agent_id), render(spec), sync=self._sync)
+        if not created:
+            raise AgentExists(f"There is an agent {spec.agent_id!r} already: choose another name or agent_id.")
 
     def replace(self, spec: AgentSpec) -> None:
         """Writes an agent again. What else stands in its front matter, put there by hand, is kept."""
+        path = self._layout.agent(spec.agent_id)
         with storage_errors(self._layout.root):
-            path = self._layout.agent(spec.agent_id)
             durable.write_text(path, render(spec, others=_others(path)), sync=self._sync)
 
     def remove(self, agent_id: AgentId, *, retire: bool) -> None:
         """Removes an agent's file; with `retire` its id is never given again."""
         with storage_errors(self._layout.root):
             if retire:
-                ids = sorted({*self.retired(), agent_id})
-                durable.write_text(self._layout.retired, "".join(f"{i}\n" for i in ids), sync=self._sync)
-            self._layout.agent(agent_id).unlink()
+                with short_lock(self._layout.locks / "retired.lock"):  # or one of two at once would be forgotten
+                    ids = sorted({*self.retired(), agent_id})
+                    durable.write_text(self._layout.retired, "".join(f"{i}\n" for i in ids), sync=self._sync)
+            self._layout.agent(agent_id).unlink(missing_ok=True)
             if self._sync:
                 durable.sync_directory(self._layout.agents)
 

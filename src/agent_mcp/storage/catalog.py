@@ -135,6 +135,13 @@ class Catalog:
 
         self._write(write)
 
+    def session_ids(self) -> list[SessionId]:
+        return [SessionId(row[0]) for row in self._read("SELECT session_id FROM sessions", ())]
+
+    def open_by_turn(self) -> dict[TurnId, bool]:
+        """All turns, and whether each was open when it was put."""
+        return {TurnId(row[0]): bool(row[1]) for row in self._read("SELECT turn_id, open FROM turns", ())}
+
     def put_turn(self, record: TurnRecord) -> None:
         row = (record.turn_id, record.session_id, record.is_open or record.is_pending, _ms(record.created_at))
         self._write(lambda db: db.execute("INSERT OR REPLACE INTO turns VALUES (?, ?, ?, ?)", row))
@@ -247,9 +254,9 @@ class Catalog:
         with self._lock:
             try:
                 return use(self._open())
-            except sqlite3.OperationalError:
-                raise  # Locked, full, read-only: nothing that a new file would mend.
-            except sqlite3.DatabaseError:
+            except sqlite3.DatabaseError as error:
+                if type(error) is not sqlite3.DatabaseError:
+                    raise  # Locked, full, read-only, a wrong call: nothing that a new file would mend.
                 logger.warning("catalog is damaged and is made again")
                 self.close()
                 for suffix in ("", "-wal", "-shm"):
@@ -271,7 +278,11 @@ class Catalog:
                 for statement in filter(str.strip, _SCHEMA.split(";")):
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {_VERSION}")
-        self._fill(self)
+        try:
+            self._fill(self)
+        except BaseException:
+            self.close()  # Half of an index would answer as if it were whole.
+            raise
         return db
 
 

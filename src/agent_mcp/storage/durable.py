@@ -2,25 +2,64 @@
 
 import os
 import tempfile
-from collections.abc import Iterable
+import time
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
 
+_BEGUN = ".write_"  # what a file is called until it is whole
 
-def write_text(path: Path, text: str, *, sync: bool) -> None:
-    """Replaces `path` by a file that holds `text` (UTF-8, readable by its owner only); raises OSError."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".write_", suffix=".tmp")
+
+def write_text(path: Path, text: str, *, sync: bool, sync_name: bool = True) -> None:
+    """Replaces `path` by a file that holds `text` (UTF-8, readable by its owner only); raises OSError.
+
+    Without `sync_name` a power cut may bring the old file back, but never an empty one.
+    """
+    with _written(path.parent, text, sync=sync) as new:
+        os.replace(new, path)
+    if sync and sync_name:
+        sync_directory(path.parent)
+
+
+def create_text(path: Path, text: str, *, sync: bool) -> bool:
+    """As `write_text`, for a new file: False where the name is taken, and then nothing is changed. Raises OSError."""
+    with _written(path.parent, text, sync=sync) as new:
+        try:
+            os.link(new, path)  # unlike a rename, a link replaces nothing
+        except FileExistsError:
+            return False
+        except OSError:
+            # A file system without links (exFAT, some shares): the name is taken first, then what it is to hold.
+            try:
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            except FileExistsError:
+                return False
+            os.replace(new, path)
+    if sync:
+        sync_directory(path.parent)
+    return True
+
+
+@contextmanager
+def _written(directory: Path, text: str, *, sync: bool) -> Generator[Path]:
+    """A file beside its place that holds `text`; it is removed in the end if it is still there."""
+    descriptor, name = tempfile.mkstemp(dir=directory, prefix=_BEGUN, suffix=".tmp")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    if sync:
-        sync_directory(path.parent)
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def remove_begun(directory: Path, *, older_than_seconds: float) -> None:
+    """Removes what kills left of files that were being written; raises OSError."""
+    for path in directory.glob(f"{_BEGUN}*"):
+        if path.stat().st_mtime < time.time() - older_than_seconds:
+            path.unlink(missing_ok=True)
 
 
 def sync_files(paths: Iterable[Path]) -> None:

@@ -33,6 +33,8 @@ NOTHING_REMOVED = {
     "model_call_count": 0,
 }
 _TIMESTAMP: TypeAdapter[Any] = TypeAdapter(Timestamp)
+# What the system says of a file that can't be read now nor later, whoever made it so.
+UNUSABLE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 # What Strands raises, by kind of damage, when it reads a file that it did not write.
 UNREADABLE = (TypeError, AttributeError, KeyError, ValueError)
 
@@ -74,6 +76,8 @@ class History:
             names = os.listdir(directory)
         except FileNotFoundError:
             return 0
+        except UNUSABLE:
+            raise damaged(self.session_id, directory) from None
         indices = [message_index(name) for name in names if name.startswith("message_") and name.endswith(".json")]
         known = {index for index in indices if index is not None}
         if len(known) != len(indices):
@@ -205,7 +209,7 @@ class History:
             if path.is_symlink():
                 raise ValueError("a link")
             value: object = json.loads(path.read_bytes())
-        except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
+        except (*UNUSABLE, ValueError, RecursionError):
             raise damaged(self.session_id, path) from None
         if not isinstance(value, dict):
             raise damaged(self.session_id, path)

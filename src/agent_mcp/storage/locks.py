@@ -1,6 +1,8 @@
 """Locks between processes: one for each session's turns, one that shows that a server lives."""
 
+import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import AsyncFileLock, FileLock, Timeout
@@ -34,8 +36,7 @@ class ProcessLock:
 
     def release(self) -> None:
         if self._lock.is_locked:
-            self._lock.release()
-            self._path.unlink(missing_ok=True)
+            remove_held(self._lock, self._path)
 
 
 def is_free(path: Path) -> bool:
@@ -47,6 +48,25 @@ def is_free(path: Path) -> bool:
         lock.acquire(blocking=False)
     except Timeout:
         return False
-    lock.release()
-    path.unlink(missing_ok=True)
+    remove_held(lock, path)
     return True
+
+
+def remove_held(lock: FileLock, path: Path) -> None:
+    """Releases a lock that nobody needs any more, and removes its file.
+
+    Removed while it is held, so that whoever waits for it sees that it is gone and begins anew; removed behind the
+    release, it could already be another's. Windows removes no file that is open, and then it may stay.
+    """
+    if os.name != "nt":
+        path.unlink(missing_ok=True)
+    lock.release()
+    if os.name == "nt":
+        with suppress(OSError):
+            path.unlink()
+
+
+def remove_dead(directory: Path) -> None:
+    """Removes the locks of processes that were killed."""
+    for path in directory.glob("process-*.lock"):
+        is_free(path)

@@ -4,6 +4,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from agent_mcp.domain import DEFAULT_ACTOR, AgentId, SessionId, SessionMeta, par
 from agent_mcp.errors import InvalidArgument, SessionExists
 from agent_mcp.late import load_strands
 from agent_mcp.storage import durable
-from agent_mcp.storage.history import History, damaged
+from agent_mcp.storage.history import UNUSABLE, History, damaged
 from agent_mcp.storage.layout import NEW_PREFIX, SESSION_PREFIX, Layout
 from agent_mcp.storage.locks import short_lock
 
@@ -55,7 +56,7 @@ class SessionFiles:
                 copy = History(Layout(beside), meta.session_id, meta.agent_id, sync=self._sync)
                 source.copy_into(copy, count=count, whole=whole)
                 copy.make_durable(since=0)
-            self._write(made / "metadata.json", meta, sync=self._sync)
+            self._write(made / "metadata.json", meta, sync_name=True)
             if self._sync:
                 durable.sync_files([made / "session.json"])
                 durable.sync_directory(made)
@@ -80,11 +81,15 @@ class SessionFiles:
             return None
         path = self._layout.metadata(session_id)
         try:
-            return SessionMeta.model_validate_json(path.read_bytes())
+            meta = SessionMeta.model_validate_json(path.read_bytes())
+            parse_agent_id(meta.agent_id)
         except FileNotFoundError:
             return self._adopted(session_id, self._layout.session(session_id))
-        except (IsADirectoryError, ValidationError):
+        except (*UNUSABLE, ValidationError, InvalidArgument):
             raise damaged(session_id, path) from None
+        if meta.session_id != session_id:
+            raise damaged(session_id, path)  # A copy of another session's directory: asks would go to that one.
+        return meta
 
     def change(
         self, session_id: SessionId, change: Callable[[SessionMeta], SessionMeta], *, sync: bool
@@ -98,7 +103,7 @@ class SessionFiles:
             if meta is None:
                 return None
             changed = change(meta)
-            self._write(self._layout.metadata(session_id), changed, sync=sync and self._sync)
+            self._write(self._layout.metadata(session_id), changed, sync_name=sync)
             return changed
 
     def remove(self, session_id: SessionId) -> None:
@@ -108,7 +113,10 @@ class SessionFiles:
         place.rename(beside)
         shutil.rmtree(beside)
         shutil.rmtree(self._layout.workspace(session_id), ignore_errors=True)
-        self._layout.metadata_lock(session_id).unlink(missing_ok=True)
+        # Whoever waits for one of them sees that it is gone. Windows keeps a file that is open.
+        for lock in (self._layout.metadata_lock(session_id), self._layout.session_lock(session_id)):
+            with suppress(OSError):
+                lock.unlink()
         if self._sync:
             durable.sync_directory(self._layout.root)
 
@@ -131,8 +139,8 @@ class SessionFiles:
             if path.is_dir() and path.stat().st_mtime < limit:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _write(self, path: Path, meta: SessionMeta, *, sync: bool) -> None:
-        durable.write_text(path, meta.model_dump_json(indent=2), sync=sync)
+    def _write(self, path: Path, meta: SessionMeta, *, sync_name: bool) -> None:
+        durable.write_text(path, meta.model_dump_json(indent=2), sync=self._sync, sync_name=sync_name)
 
     def _adopted(self, session_id: SessionId, directory: Path) -> SessionMeta:
         """Metadata for a session that a plain Strands program made: it has one agent, and nobody said whose it is."""

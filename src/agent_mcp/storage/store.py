@@ -17,10 +17,10 @@ from agent_mcp.errors import SessionDamaged, SessionNotFound
 from agent_mcp.storage import durable
 from agent_mcp.storage.agent_files import AgentFiles
 from agent_mcp.storage.catalog import Catalog, Hit
+from agent_mcp.storage.failures import storage_errors
 from agent_mcp.storage.history import History
 from agent_mcp.storage.layout import Layout
-from agent_mcp.storage.locks import ProcessLock, session_lock
-from agent_mcp.storage.refusals import storage_errors
+from agent_mcp.storage.locks import ProcessLock, remove_dead, session_lock
 from agent_mcp.storage.session_files import SessionFiles
 from agent_mcp.storage.turn_files import TurnFiles
 
@@ -54,9 +54,12 @@ class Store:
             return
         with storage_errors(self.root):
             self._layout.make()
+            remove_dead(self._layout.locks)
             self._process.acquire()
             self._opened = True
             self._sessions.remove_unfinished(older_than_seconds=_UNFINISHED_SECONDS)
+            for directory in (self._layout.root, self._layout.agents, self._layout.turns):
+                durable.remove_begun(directory, older_than_seconds=_UNFINISHED_SECONDS)
             removed = self._turns.remove_old()
         if removed:
             self._index(lambda: self._catalog.remove_turns(removed))
@@ -181,11 +184,7 @@ class Store:
         """32 random bytes, the same for every server on this directory; raises StorageFailed."""
         with storage_errors(self.root):
             if not self._layout.secret.exists():
-                new = self._layout.root / f".secret-{secrets.token_hex(4)}.new"
-                durable.write_text(new, secrets.token_hex(32), sync=True)
-                with suppress(FileExistsError):
-                    os.link(new, self._layout.secret)
-                new.unlink()
+                durable.create_text(self._layout.secret, secrets.token_hex(32), sync=True)
             return bytes.fromhex(self._layout.secret.read_text(encoding="ascii"))
 
     def session_lock(self, session_id: SessionId) -> AsyncFileLock:
@@ -252,7 +251,7 @@ class Store:
     def refresh_all(self) -> None:
         """Brings the index up to date with all sessions, looking at every file."""
         for session_id in self._sessions.ids():
-            self.refresh(session_id)
+            self._refresh_readable(session_id)
 
     def _catch_up(self) -> None:
         """Takes up what other programs made, changed or removed: a few microseconds for a session that is as it was."""
@@ -260,16 +259,26 @@ class Store:
         there = self._sessions.ids()
         for session_id in there:
             if known.get(session_id) != self._stamp(session_id):
-                self.refresh(session_id)
+                self._refresh_readable(session_id)
         for session_id in known.keys() - set(there):
             self._catalog.remove_session(session_id)
 
+    def _refresh_readable(self, session_id: SessionId) -> None:
+        try:
+            self.refresh(session_id)
+        except OSError:  # One directory that the system refuses to read must not hide all others.
+            logger.warning("the session %s can't be read and is not in the index", session_id, exc_info=True)
+
     def _fill(self, catalog: Catalog) -> None:
+        """Brings the whole index up to date: what others wrote or removed while nobody looked."""
         self._catch_up()
-        for turn_id in self._turns.ids():
-            record = self._turns.find(turn_id)
+        known = catalog.open_by_turn()
+        turns = self._turns.ids()
+        for turn_id in turns:
+            record = self._turns.find(turn_id) if known.get(turn_id, True) else None
             if record is not None:
                 catalog.put_turn(record)
+        catalog.remove_turns(turn_id for turn_id in known.keys() - set(turns) if self._turns.find(turn_id) is None)
 
     def _turn_ids(self, session_id: SessionId, *, only_open: bool = False) -> list[TurnId]:
         """A session's turns, the latest first. Without the index by a look at all records."""

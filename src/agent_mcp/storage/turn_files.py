@@ -1,7 +1,6 @@
 """The record of each turn, so that any process can answer for it, and whether the process that runs it lives."""
 
 import os
-import secrets
 from datetime import timedelta
 
 from pydantic import ValidationError
@@ -32,15 +31,7 @@ class TurnFiles:
 
     def create(self, record: TurnRecord) -> bool:
         """Writes a new record; False if there is one of this id already, which is then left as it is."""
-        new = self._layout.turns / f".{record.turn_id}-{secrets.token_hex(4)}.new"
-        durable.write_text(new, record.model_dump_json(indent=2), sync=False)
-        try:
-            os.link(new, self._layout.turn(record.turn_id))  # unlike a rename, a link replaces nothing
-        except FileExistsError:
-            return False
-        finally:
-            new.unlink(missing_ok=True)
-        return True
+        return durable.create_text(self._layout.turn(record.turn_id), record.model_dump_json(indent=2), sync=False)
 
     def remove(self, turn_id: TurnId) -> None:
         self._layout.turn(turn_id).unlink(missing_ok=True)

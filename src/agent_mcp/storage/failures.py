@@ -1,4 +1,4 @@
-"""The one place where the system's refusals become an error for the caller."""
+"""What the system refuses, as the one error that callers know."""
 
 import sqlite3
 from collections.abc import Generator
