@@ -18,7 +18,13 @@ from conftest import Door, assert_teaches, call, connect, made, refused
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-REQUIRED: dict[str, Any] = {"prompt": "Hello", "name": "Somebody", "session_id": "nobodys", "turn_id": f"t-{'0' * 32}"}
+REQUIRED: dict[str, Any] = {
+    "prompt": "Hello",
+    "name": "Somebody",
+    "agent_id": "nobodys",
+    "session_id": "nobodys",
+    "turn_id": f"t-{'0' * 32}",
+}
 """A value for each argument that some tool can't do without."""
 DECIDED_TOGETHER = {"get_reply", "cancel_turn"}
 """Tools that need one of two arguments, which a schema can't say."""
