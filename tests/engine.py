@@ -185,6 +185,7 @@ async def serving(
         env=server_environment(data_dir, env),
     )
     async with RecordingClient(server, mode=mode, read_timeout_seconds=60, **client) as connected:
+        await connected.list_tools()  # later revisions have no handshake, and the process may not have begun
         yield Served(connected, pid_file)
 
 

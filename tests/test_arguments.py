@@ -21,8 +21,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 REQUIRED: dict[str, Any] = {
     "prompt": "Hello",
     "name": "Somebody",
-    "agent_id": "nobodys",
     "session_id": "nobodys",
+    "agent_id": "nobody",
     "turn_id": f"t-{'0' * 32}",
 }
 """A value for each argument that some tool can't do without."""
