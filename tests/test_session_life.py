@@ -70,6 +70,8 @@ async def test_a_life_revives_an_expired_session_and_counts_from_now_and_a_title
     assert_teaches(text, "session_expired")
     assert f"update_session(session_id='{session}', ttl_seconds=3600)" in text
     assert (await call(door.client, "update_session", session_id=session, title="T"))["status"] == "expired"
+    expired = (await call(door.client, "list_sessions", status="expired"))["sessions"]
+    assert [found["session_id"] for found in expired] == [session]
     assert (await call(door.client, "update_session", session_id=session, token_budget=9))["status"] == "expired"
     await call(door.client, "update_session", session_id=session, token_budget=0)
     revived = await call(door.client, "update_session", session_id=session, ttl_seconds=600)
