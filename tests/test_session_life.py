@@ -70,6 +70,8 @@ async def test_a_life_revives_an_expired_session_and_counts_from_now_and_a_title
     assert_teaches(text, "session_expired")
     assert f"update_session(session_id='{session}', ttl_seconds=3600)" in text
     assert (await call(door.client, "update_session", session_id=session, title="T"))["status"] == "expired"
+    expired = (await call(door.client, "list_sessions", status="expired"))["sessions"]
+    assert [found["session_id"] for found in expired] == [session]
     assert (await call(door.client, "update_session", session_id=session, token_budget=9))["status"] == "expired"
     await call(door.client, "update_session", session_id=session, token_budget=0)
     revived = await call(door.client, "update_session", session_id=session, ttl_seconds=600)
@@ -129,8 +131,8 @@ async def test_a_deleted_session_leaves_nothing_behind(data_dir: Path, era: str)
         assert again["new_session"]
         assert "Coleridge" not in again["response"]
         await server.call("delete_session", session_id=session)
-    assert not [name for name in files_of(data_dir, "xanadu-1") if not name.startswith(("catalog", "locks"))]
-    assert not [name for name in files_of(data_dir, "Coleridge") if not name.startswith("catalog")]
+    for word in ("xanadu-1", "Coleridge", "Kubla"):
+        assert files_of(data_dir, word) == []  # the index and locks included
 
 
 @pytest.mark.parametrize("where", ["in this process", "in another process"])

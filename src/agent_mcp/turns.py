@@ -285,6 +285,7 @@ class TurnEngine:
                 await place.front()
                 await lock.acquire()
             await self._loop.in_thread(store.remove_session, session_id)
+            await self._loop.in_thread(store.remove_session_lock, session_id)
         except TimeoutError:
             raise SessionBusy(
                 f"A turn in the session {session_id!r} does not end: nothing was deleted, try again later."

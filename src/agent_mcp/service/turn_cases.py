@@ -415,7 +415,7 @@ class TurnCases:
             raise SessionExpired(
                 f"The session {meta.session_id!r} expired at {meta.expires_at:%Y-%m-%d %H:%M:%S} UTC, and nothing of "
                 f"it is lost. update_session(session_id={meta.session_id!r}, ttl_seconds={meta.ttl_seconds}) revives "
-                "it; without session_id a new one begins."
+                "it, read_transcript shows it, and without session_id a new one begins."
             )
         last = store.find_turn(meta.last_turn) if meta.last_turn else None
         if last is not None and last.is_pending and not last.is_overdue:

@@ -89,6 +89,11 @@ class Store:
                 self._turns.remove(turn_id)
         self._index(lambda: self._catalog.remove_session(session_id))
 
+    def remove_session_lock(self, session_id: SessionId) -> None:
+        """Removes the lock file of a session that is gone. It must be held: who waits for it takes a new file."""
+        with suppress(OSError):  # Windows keeps a file that is open; it is empty.
+            self._layout.session_lock(session_id).unlink(missing_ok=True)
+
     def find_session(self, session_id: SessionId) -> SessionMeta | None:
         """Raises SessionDamaged, StorageFailed."""
         with storage_errors(self.root):
