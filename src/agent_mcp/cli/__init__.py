@@ -22,7 +22,7 @@ from agent_mcp.domain import Reply, parse_actor_id, parse_agent_id, parse_sessio
 from agent_mcp.events import Retrying, TextWritten, ToolStarted
 from agent_mcp.following import Followed
 from agent_mcp.service import Service
-from agent_mcp.service.turn_cases import Prompt
+from agent_mcp.service.admission import Prompt
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})

@@ -25,10 +25,11 @@ from agent_mcp.domain import (
 from agent_mcp.following import Followed
 from agent_mcp.server.progress import decided, finish
 from agent_mcp.server.tool_table import Call, ToolTable
+from agent_mcp.service.admission import Prompt
 from agent_mcp.service.agent_cases import AgentDraft, AgentPage, CreatedAgent, DeletedAgent
 from agent_mcp.service.session_cases import SessionPage, TranscriptPage
 from agent_mcp.service.stores import DEFAULT_PAGE, MAX_PAGE
-from agent_mcp.service.turn_cases import Asked, DeletedSession, Prompt
+from agent_mcp.service.turn_cases import Asked, DeletedSession
 
 _AgentId = Annotated[AgentId, AfterValidator(parse_agent_id)]
 _SessionId = Annotated[SessionId, AfterValidator(parse_session_id)]

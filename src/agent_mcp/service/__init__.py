@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from agent_mcp.config import Settings
 from agent_mcp.domain import Caller
 from agent_mcp.models import Models
+from agent_mcp.service.admission import Prompt
 from agent_mcp.service.agent_cases import AgentCases, AgentDraft
 from agent_mcp.service.session_cases import SessionCases
 from agent_mcp.service.stores import Stores
-from agent_mcp.service.turn_cases import Prompt, TurnCases
+from agent_mcp.service.turn_cases import TurnCases
 from agent_mcp.storage.agent_files import AgentDirectory
 from agent_mcp.storage.store import Store
 from agent_mcp.toolbox import Toolbox

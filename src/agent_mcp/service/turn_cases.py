@@ -2,60 +2,44 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
 import anyio.to_thread
 
-from agent_mcp import agent_library
 from agent_mcp.approval_words import APPROVED, DENIED
 from agent_mcp.config import Settings
 from agent_mcp.domain import (
     DECISION_TIME,
-    MAX_PROMPT_BYTES,
-    ActorId,
     AgentId,
-    AgentSpec,
     Caller,
     Fact,
     PendingInput,
     Reply,
     SessionId,
-    SessionMeta,
     TurnId,
     TurnRecord,
     Usage,
-    is_issued,
     keyed_turn_id,
     new_turn_id,
-    now,
     transcript_uri,
 )
 from agent_mcp.errors import (
-    ActorMismatch,
-    AgentMcpError,
-    AgentMismatch,
     AgentNotFound,
-    BudgetExhausted,
     Forbidden,
     InvalidArgument,
-    SessionExists,
-    SessionExpired,
-    TooLarge,
-    ToolNotAllowed,
     TurnConflict,
     TurnNotFound,
 )
 from agent_mcp.following import Followed, Following, Watching
-from agent_mcp.models import Models, parse_model
+from agent_mcp.models import Models
+from agent_mcp.service.admission import Admission, Delegation, Prompt, check_prompt, fingerprint
 from agent_mcp.service.agent_cases import AgentCases
 from agent_mcp.service.session_cases import SessionCases
 from agent_mcp.service.stores import Stores, threaded
 from agent_mcp.storage.store import Store
-from agent_mcp.turn_steps import Admitted, Ask, Repeated, pending_error
+from agent_mcp.turn_steps import Admitted, Ask, Repeated
 from agent_mcp.turns import TurnEngine
 
 MAX_DEPTH = 3
@@ -63,17 +47,6 @@ MAX_DEPTH = 3
 _CANCEL_SECONDS = 5.0
 _HANDOVER_SECONDS = 1.0
 """How long an answer waits for the part of its turn that asked to leave the engine."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prompt:
-    """What a caller asks, of whom; None = not said. The same `key` of the same actor is the same turn."""
-
-    text: str
-    agent_id: AgentId | None = None
-    session_id: SessionId | None = None
-    actor_id: ActorId | None = None
-    key: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,14 +60,6 @@ class Asked:
 class DeletedSession(Fact):
     session_id: SessionId
     deleted: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Delegation:
-    """The terms on which an agent is asked by another one: how deep, with how many tokens (0 = any number)."""
-
-    depth: int
-    token_limit: int
 
 
 class TurnCases:
@@ -116,6 +81,7 @@ class TurnCases:
         self._agents = agents
         self._sessions = sessions
         self._engine = engine
+        self._admission = Admission(stores=stores, settings=settings, models=models, agents=agents, sessions=sessions)
 
     async def ask(self, caller: Caller, prompt: Prompt) -> Asked:
         """Queues a turn and returns once it is accepted; raises what it is refused for, and then nothing has changed.
@@ -123,7 +89,7 @@ class TurnCases:
         The turn goes on whether or not it is followed. Cancelling this call cancels the turn. A `key` that was used
         leads to the turn that there is; raises TurnConflict if that was another request.
         """
-        _check_prompt(prompt.text)
+        check_prompt(prompt.text)
         if prompt.key is None:
             return Asked(followed=await self._begin(caller, prompt, new_turn_id()), is_new=True)
         if not 1 <= len(prompt.key) <= 255:
@@ -137,7 +103,7 @@ class TurnCases:
                     return Asked(followed=await self._begin(caller, prompt, turn_id), is_new=True)
                 break
         followed = await self.follow(caller, turn_id=turn_id)
-        if followed.record().fingerprint != _fingerprint(prompt):
+        if followed.record().fingerprint != fingerprint(prompt):
             raise TurnConflict(
                 "This idempotency key was used for another request: repeat that one word for word, or use a new key."
             )
@@ -182,7 +148,7 @@ class TurnCases:
 
         Raises Forbidden where a person's approval is wanted: who calls here may be a model.
         """
-        _check_prompt(text)
+        check_prompt(text)
         store, record = await anyio.to_thread.run_sync(self._find, caller, turn_id, session_id)
         question = record.question
         if question is not None and question.kind == "approval":
@@ -231,8 +197,8 @@ class TurnCases:
             raise InvalidArgument(
                 f"{MAX_DEPTH} agents wait for each other already: answer yourself, without asking another one."
             )
-        terms = _Delegation(depth=parent.depth + 1, token_limit=token_limit)
-        session_id = await anyio.to_thread.run_sync(self._delegate_session, parent, agent_id)
+        terms = Delegation(depth=parent.depth + 1, token_limit=token_limit)
+        session_id = await anyio.to_thread.run_sync(self._admission.delegate_session, parent, agent_id)
         prompt = Prompt(text=text, agent_id=agent_id, session_id=session_id)
         following = await self._begin(parent.caller, prompt, new_turn_id(), terms)
         try:
@@ -256,13 +222,13 @@ class TurnCases:
             return ""
 
     async def _begin(
-        self, caller: Caller, prompt: Prompt, turn_id: TurnId, terms: _Delegation | None = None
+        self, caller: Caller, prompt: Prompt, turn_id: TurnId, terms: Delegation | None = None
     ) -> Following:
         ask = Ask(
             turn_id=turn_id,
             subject=caller.subject,
             session_id=prompt.session_id,
-            admit=lambda: self._admit(caller, prompt, turn_id, terms),
+            admit=lambda: self._admission.admit(caller, prompt, turn_id, terms),
         )
         return await self._submitted(ask)
 
@@ -276,26 +242,15 @@ class TurnCases:
                 "was ended: ask again."
             )
 
-        def admit() -> Admitted:
-            meta = self._sessions.find(store, record.session_id)
-            spec = self._agents.usable(store, self._asked_agent(store, record.agent_id, meta))
-            limit = self._token_limit(meta, used=record.usage.total_tokens)
-            if response == APPROVED:
-                _check_allowed(record, spec)
-            return Admitted(
-                store=store,
-                caller=caller,
-                spec=spec,
-                model=parse_model(record.model) if record.model else self._models.choose(None).ref,
-                record=record,
-                response=response,
-                token_limit=lambda: limit,
-            )
-
         running = self._engine.get(record.turn_id)
         if running is not None:
             await running.ends_within(_HANDOVER_SECONDS)  # Its record says so already that it waits.
-        ask = Ask(turn_id=record.turn_id, subject=caller.subject, session_id=record.session_id, admit=admit)
+        ask = Ask(
+            turn_id=record.turn_id,
+            subject=caller.subject,
+            session_id=record.session_id,
+            admit=lambda: self._admission.admit_again(caller, store, record, response),
+        )
         return await self._submitted(ask)
 
     async def _submitted(self, ask: Ask) -> Following:
@@ -328,163 +283,3 @@ class TurnCases:
         if record is None:
             raise TurnNotFound(f"Nothing was asked in the session {session_id!r} in the last 7 days: call ask_agent.")
         return store, record
-
-    def _admit(self, caller: Caller, prompt: Prompt, turn_id: TurnId, terms: _Delegation | None) -> Admitted:
-        """Finds or begins the session, and writes the turn's record. What can be refused is refused before."""
-        store = self._stores.of(caller)
-        meta = store.find_session(prompt.session_id) if prompt.session_id else None
-        if meta is not None:
-            self._check_session(store, meta, prompt, delegated=terms is not None)
-        elif prompt.session_id is not None and (is_issued(prompt.session_id) or prompt.agent_id is None):
-            raise self._sessions.not_found(prompt.session_id)
-        agent_id = meta.agent_id if meta else prompt.agent_id or agent_library.DEFAULT_AGENT
-        agent = self._agents.usable(store, self._asked_agent(store, agent_id, meta))
-        model = self._models.choose(agent.model).ref
-        new = meta is None
-        if meta is None:
-            actor = caller.actor_for(prompt.actor_id)
-            meta = self._sessions.new_meta(store, actor, agent, session_id=prompt.session_id)
-            try:
-                store.create_session(meta)
-            except SessionExists:
-                # Somebody else began it at the same moment.
-                return self._admit(caller, prompt, turn_id, terms)
-        session_id = meta.session_id
-
-        def token_limit() -> int:
-            limit = self._token_limit(self._sessions.find(store, session_id), used=0)
-            return min(limit or terms.token_limit, terms.token_limit) if terms and terms.token_limit else limit
-
-        record = TurnRecord(
-            turn_id=turn_id,
-            session_id=meta.session_id,
-            agent_id=meta.agent_id,
-            actor_id=meta.actor_id,
-            status="queued",
-            prompt=prompt.text,
-            process=store.process,
-            created_at=now(),
-            new_session=new,
-            model=str(model),
-            session_usage=meta.usage,
-            expires_at=meta.expires_at,
-            fingerprint=_fingerprint(prompt) if prompt.key is not None else None,
-        )
-        try:
-            if not store.create_turn(record):
-                raise Repeated(turn_id)
-        except AgentMcpError:
-            # The turn that there is may have come to this session: then it is its session.
-            other = store.find_turn(turn_id)
-            if new and (other is None or other.session_id != meta.session_id):
-                store.remove_session(meta.session_id)
-            raise
-        return Admitted(
-            store=store,
-            caller=caller,
-            spec=agent,
-            model=model,
-            record=record,
-            token_limit=token_limit,
-            depth=terms.depth if terms else 0,
-        )
-
-    def _asked_agent(self, store: Store, agent_id: AgentId, meta: SessionMeta | None) -> AgentSpec:
-        try:
-            return self._agents.definition(store, agent_id)
-        except AgentNotFound:
-            if meta is None:
-                raise
-            raise AgentNotFound(
-                f"There is no agent {agent_id!r} (any more), whose session this is. read_transcript shows what was "
-                f"said, and start_session(continue_from={meta.session_id!r}, agent_id=...) goes on with another agent."
-            ) from None
-
-    def _check_session(self, store: Store, meta: SessionMeta, prompt: Prompt, *, delegated: bool) -> None:
-        if prompt.agent_id is not None and prompt.agent_id != meta.agent_id:
-            raise AgentMismatch(
-                f"The session {meta.session_id!r} belongs to the agent {meta.agent_id!r} and can't change it: leave "
-                "agent_id out, or begin a session with the other agent (continue_from takes the history along)."
-            )
-        if prompt.actor_id is not None and prompt.actor_id != meta.actor_id:
-            raise ActorMismatch(
-                f"The session {meta.session_id!r} belongs to another actor: leave session_id out to begin one for "
-                f"{prompt.actor_id!r}."
-            )
-        if not delegated and self._sessions.is_expired(store, meta):
-            raise SessionExpired(
-                f"The session {meta.session_id!r} expired at {meta.expires_at:%Y-%m-%d %H:%M:%S} UTC, and nothing of "
-                f"it is lost. update_session(session_id={meta.session_id!r}, ttl_seconds={meta.ttl_seconds}) revives "
-                "it, read_transcript shows it, and without session_id a new one begins."
-            )
-        last = store.find_turn(meta.last_turn) if meta.last_turn else None
-        if last is not None and last.is_pending and not last.is_overdue:
-            raise pending_error(last)
-        self._token_limit(meta, used=0)
-
-    def _token_limit(self, meta: SessionMeta, *, used: int) -> int:
-        """Tokens that a turn may use (0 = no limit) which has used some already; raises BudgetExhausted."""
-        limits: list[int] = []
-        ceiling = self._sessions.token_ceiling(meta)
-        if ceiling:
-            left = ceiling - meta.usage.total_tokens
-            if left <= 0:
-                raise BudgetExhausted(
-                    f"The session {meta.session_id!r} has used {meta.usage.total_tokens} of its {ceiling} tokens: "
-                    "raise token_budget with update_session where the operator allows more, or begin a new session."
-                )
-            limits.append(left)
-        if self._settings.turn_tokens:
-            limits.append(max(1, self._settings.turn_tokens - used))
-        return min(limits, default=0)
-
-    def _delegate_session(self, parent: Admitted, agent_id: AgentId) -> SessionId:
-        """The session in which one session's agent asks another agent: made at the first time. Blocking."""
-        store = parent.store
-        meta = self._sessions.find(store, parent.record.session_id)
-        known = meta.delegates.get(agent_id)
-        if known is not None and store.has_session(known):
-            return known
-        agent = self._agents.definition(store, agent_id)
-        title = f"Asked by {meta.agent_id}: {meta.title}"[:200]
-        made = self._sessions.new_meta(store, meta.actor_id, agent, session_id=None, title=title)
-        store.create_session(made)
-
-        def link(meta: SessionMeta) -> SessionMeta:
-            if meta.delegates.get(agent_id) != known:
-                return meta  # Another call in the same message was faster.
-            return meta.model_copy(update={"delegates": {**meta.delegates, agent_id: made.session_id}})
-
-        linked = store.change_session(meta.session_id, link, sync=True, index=False).delegates[agent_id]
-        if linked != made.session_id:
-            store.remove_session(made.session_id)
-        return linked
-
-
-def _check_allowed(record: TurnRecord, spec: AgentSpec) -> None:
-    """Raises ToolNotAllowed where the tool that a person allows is not to be had: the yes would be lost."""
-    tool = record.question.tool if record.question else None
-    if tool is not None and tool not in spec.tools:
-        raise ToolNotAllowed(
-            f"The tool {tool!r} that the turn {record.turn_id} wants to use is not allowed here, and nothing was done: "
-            "the agent lost it, or AGENT_MCP_ALLOW_TOOLS does not name it for this process. Set it as for the server "
-            "that was asked."
-        )
-
-
-def _fingerprint(prompt: Prompt) -> str:
-    request = json.dumps([prompt.text, prompt.agent_id, prompt.session_id])
-    return hashlib.sha256(request.encode()).hexdigest()
-
-
-def _check_prompt(text: str) -> None:
-    if not text.strip():
-        raise InvalidArgument("The prompt is empty: say what you want of the agent.")
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError:
-        raise InvalidArgument("The prompt is not valid Unicode text: send it as UTF-8.") from None
-    if size > MAX_PROMPT_BYTES:
-        raise TooLarge(
-            f"The prompt has {size} bytes, more than the {MAX_PROMPT_BYTES} allowed: shorten it or ask in parts."
-        )
