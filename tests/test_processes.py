@@ -93,6 +93,8 @@ async def test_the_turn_of_a_killed_server_is_interrupted_and_its_session_goes_o
             "in the text": say("Half of ", gate, "it."),
         }
         prompt = moment
+        # What got no answer at all is withdrawn; text and tools are kept, and closed with a note.
+        expected = {"before any text": "u", "in the text": "uau", "in a tool": "uauau"}[moment]
 
         def script(received: Received) -> Reply:
             if received.last_text == "in a tool":
@@ -115,6 +117,9 @@ async def test_the_turn_of_a_killed_server_is_interrupted_and_its_session_goes_o
                     await asyncio.to_thread(model.wait_for_requests, 3)
                     if moment != "in a tool":
                         await reached(gate)
+                    if moment == "in the text":
+                        for turn in turns:
+                            await _kept(data_dir, turn)
                     await other.call("list_agents")
                     following = asyncio.create_task(other.refused("get_reply", turn_id=turns[0]))
                     server.kill()
@@ -128,12 +133,23 @@ async def test_the_turn_of_a_killed_server_is_interrupted_and_its_session_goes_o
                 gate.release()
                 for session in sessions:
                     assert (await other.ask("Go on", session_id=session))["response"] == "You said: Go on"
-                    assert roles(model.requests[-1]) == ("uauau" if moment == "in a tool" else "u")
+                    assert roles(model.requests[-1]) == expected
+                if moment == "in the text":
+                    read = await other.call("read_transcript", session_id=sessions[0])
+                    assert read["messages"][1]["text"].startswith("Half of")
+                    assert "interrupted" in read["messages"][1]["text"]
                 await _interrupted(other, turn_id=turns[2])
                 listed = await other.call("list_sessions")
                 assert [s["open_turn"] for s in listed["sessions"]] == [None] * 3
             assert model.violations == []
     assert record_of(data_dir, turns[0])["prompt"] == prompt
+
+
+async def _kept(data_dir: Path, turn_id: str) -> None:
+    """Waits until the server has kept what the model wrote so far, which it does from time to time."""
+    async with asyncio.timeout(30):
+        while not (data_dir / "turns" / f"{turn_id}.partial").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)  # a file of another process
 
 
 async def test_a_turn_queued_in_a_killed_server_is_interrupted_also_while_its_session_is_busy(data_dir: Path) -> None:
