@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -253,7 +254,8 @@ class TurnEngine:
                     return
                 if turn.partial != kept:
                     kept = turn.partial
-                    await self._loop.in_thread(store.save_partial, turn.turn_id, kept)
+                    with suppress(StorageFailed):  # Only a precaution; where the disk is full the turn itself says so.
+                        await self._loop.in_thread(store.save_partial, turn.turn_id, kept)
 
     async def _stream(self, turn: Turn, agent: Agent, record: TurnRecord) -> AgentResult:
         prompt: Any = record.prompt
@@ -308,9 +310,10 @@ class TurnEngine:
             await self._loop.in_thread(store.ask_cancel, turn_id)
 
     async def _recover(self, store: Store, record: TurnRecord) -> TurnRecord:
-        if record.first_message is None:  # It never came to its session, whoever uses that now.
-            current = await self._loop.in_thread(store.find_turn, record.turn_id)
-            return await self._loop.in_thread(_recovered, store, current) if current else record
+        current = await self._loop.in_thread(store.find_turn, record.turn_id)
+        if current is not None and current.first_message is None:
+            # It never came to its session, whoever uses that now: nothing there to settle, and no lock to wait for.
+            return await self._loop.in_thread(_recovered, store, current)
         return await self._put_to_end(store, record, _recovered)
 
     async def _put_to_end(

@@ -1,6 +1,7 @@
 """The record of each turn, so that any process can answer for it, and whether the process that runs it lives."""
 
 import os
+from contextlib import suppress
 from datetime import timedelta
 
 from pydantic import ValidationError
@@ -77,14 +78,20 @@ class TurnFiles:
         return self._layout.cancel_mark(turn_id).exists()
 
     def remove_old(self) -> list[TurnId]:
-        """Removes the records of turns that ended more than 7 days ago; returns their ids."""
-        limit = now() - KEPT_FOR
+        """Removes the records of turns that ended more than 7 days ago, and what else is as old; returns their ids."""
+        limit = (now() - KEPT_FOR).timestamp()
         removed: list[TurnId] = []
-        for turn_id in self.ids():
-            path = self._layout.turn(turn_id)
-            if path.stat().st_mtime < limit.timestamp():
-                record = self.find(turn_id)
-                if record is None or not (record.is_pending or self.is_running(record)):
-                    self.remove(turn_id)
-                    removed.append(turn_id)
+        for path in self._layout.turns.iterdir():
+            with suppress(FileNotFoundError):  # another server removes them too
+                if path.stat().st_mtime >= limit:
+                    continue
+                if path.suffix != ".json":
+                    path.unlink()  # the mark or the text of a turn that has ended long ago
+                    continue
+                with suppress(InvalidArgument):
+                    turn_id = parse_turn_id(path.stem)
+                    record = self.find(turn_id)
+                    if record is None or not (record.is_pending or self.is_running(record)):
+                        self.remove(turn_id)
+                        removed.append(turn_id)
         return removed
