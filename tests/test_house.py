@@ -60,7 +60,6 @@ KNOWS_PATHS = ("storage.", "config", "cli", "demo", "agent_library", "compose")
 
 LINES = 400
 LONGER = {
-    "domain": (450, "the nouns, all in one place"),
     "offline": (480, "a table of what it understands, which is read as one"),
 }
 """Modules over the ceiling, with a ceiling of their own and the reason."""

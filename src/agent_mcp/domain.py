@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Generic, Literal, NewType, TypeVar
+from typing import Annotated, Any, Literal, NewType
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
@@ -17,8 +17,6 @@ AgentId = NewType("AgentId", str)
 SessionId = NewType("SessionId", str)
 ActorId = NewType("ActorId", str)
 TurnId = NewType("TurnId", str)
-
-T = TypeVar("T")
 
 DEFAULT_ACTOR = ActorId("local")
 MAX_PROMPT_BYTES = 1024 * 1024
@@ -399,10 +397,3 @@ def reply_of(record: TurnRecord, *, text_so_far: str = "") -> Reply:
         expires_at=record.expires_at,
         transcript=transcript_uri(record.session_id),
     )
-
-
-class Page(Fact, Generic[T]):
-    """Part of a list; `next_cursor` asks for the part behind it."""
-
-    items: tuple[T, ...] = Field(default=())
-    next_cursor: str | None = None

@@ -1,6 +1,5 @@
 """Agents as Markdown files: YAML front matter, and the system prompt as the body."""
 
-import logging
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +14,6 @@ from agent_mcp.storage import durable
 from agent_mcp.storage.failures import storage_errors
 from agent_mcp.storage.layout import Layout
 from agent_mcp.storage.locks import short_lock
-
-logger = logging.getLogger(__name__)
 
 _FENCE = "---"
 _WRITTEN = ("name", "description", "model", "tools", "created_at", "updated_at")
