@@ -66,6 +66,7 @@ def recover(store: Store, record: TurnRecord) -> TurnRecord:
     if meta is None or record.first_message is None or meta.last_turn != record.turn_id:
         ended = interrupted(record, kept=False)
     else:
+        store.clear_begun(record.session_id)
         history = store.history(meta)
         finished = not settle(history, partial=store.find_partial(record.turn_id), saved=record.conversation)
         said = history.read(offset=min(record.first_message, history.count()))

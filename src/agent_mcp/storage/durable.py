@@ -4,7 +4,7 @@ import os
 import tempfile
 import time
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _BEGUN = ".write_"  # what a file is called until it is whole
@@ -58,8 +58,9 @@ def _written(directory: Path, text: str, *, sync: bool) -> Generator[Path]:
 def remove_begun(directory: Path, *, older_than_seconds: float) -> None:
     """Removes what kills left of files that were being written; raises OSError."""
     for path in directory.glob(f"{_BEGUN}*"):
-        if path.stat().st_mtime < time.time() - older_than_seconds:
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # Another process that lives has just finished this one.
+            if path.stat().st_mtime < time.time() - older_than_seconds:
+                path.unlink()
 
 
 def sync_files(paths: Iterable[Path]) -> None:

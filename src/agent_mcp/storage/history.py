@@ -93,8 +93,13 @@ class History:
         """The messages from index `offset` on, at most `limit`; raises SessionDamaged naming the file."""
         count = self.count()
         end = count if limit is None else min(count, offset + limit)
-        # One more, for how the tools that are used in the last of them ended.
-        records = [self._load(index) for index in range(offset, min(end + 1, count))]
+        try:
+            # One more, for how the tools that are used in the last of them ended.
+            records = [self._load(index) for index in range(offset, min(end + 1, count))]
+        except SessionDamaged:
+            if self.count() < count:
+                return self.read(offset=offset, limit=limit)  # A prompt was withdrawn while we read.
+            raise
         ends = _tool_ends(records)
         return [_shown(index, record, ends) for index, record in zip(range(offset, end), records, strict=False)]
 

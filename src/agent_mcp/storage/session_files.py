@@ -136,8 +136,17 @@ class SessionFiles:
         """Removes what a crash left of sessions that were being made."""
         limit = datetime.now(UTC).timestamp() - older_than_seconds
         for path in self._layout.root.glob(f"{NEW_PREFIX}*"):
-            if path.is_dir() and path.stat().st_mtime < limit:
-                shutil.rmtree(path, ignore_errors=True)
+            with suppress(FileNotFoundError):  # Another process that lives has just finished this one.
+                if path.is_dir() and path.stat().st_mtime < limit:
+                    shutil.rmtree(path, ignore_errors=True)
+
+    def clear_begun(self, session_id: SessionId) -> None:
+        """Removes what a kill left of files that were being written. The session's turn lock must be held."""
+        directory = self._layout.session(session_id)
+        with short_lock(self._layout.metadata_lock(session_id)):
+            durable.remove_begun(directory, older_than_seconds=0)
+        for path in directory.glob("agents/*/**/.strands_*.tmp"):
+            path.unlink(missing_ok=True)
 
     def _write(self, path: Path, meta: SessionMeta, *, sync_name: bool) -> None:
         durable.write_text(path, meta.model_dump_json(indent=2), sync=self._sync, sync_name=sync_name)

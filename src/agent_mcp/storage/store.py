@@ -112,6 +112,11 @@ class Store:
             self._put(meta)
         return meta
 
+    def clear_begun(self, session_id: SessionId) -> None:
+        """Removes what a killed process was just writing in a session, whose turn lock must be held."""
+        with storage_errors(self.root):
+            self._sessions.clear_begun(session_id)
+
     def history(self, meta: SessionMeta) -> History:
         return self._sessions.history(meta)
 
@@ -329,7 +334,10 @@ class Store:
         digest = hashlib.sha256()
         for directory, _, files in sorted(os.walk(self._layout.session(session_id))):
             for name in sorted(files):
-                status = os.lstat(os.path.join(directory, name))
+                try:
+                    status = os.lstat(os.path.join(directory, name))
+                except FileNotFoundError:
+                    continue  # A file that a turn was just writing, under the name it has until it is whole.
                 digest.update(f"{directory}/{name}:{status.st_size}:{status.st_mtime_ns}\n".encode(errors="replace"))
         return digest.hexdigest()[:32]
 
