@@ -38,14 +38,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("service.turn_cases",),
     ("service.__init__",),
     # The doors.
-    ("server.tool_table", "server.resources", "server.stdio", "doctor", "demo"),
-    ("server.progress",),
+    ("server.tool_table", "server.resources", "server.stdio", "doctor", "demo", "hosts"),
+    ("server.progress", "install"),
     ("server.tools",),
     ("server.app",),
     # The composition root.
     ("compose",),
     ("cli.common",),
-    ("cli.agents", "cli.sessions", "cli.turns"),
+    ("cli.agents", "cli.install", "cli.sessions", "cli.turns"),
     ("cli.__init__",),
     ("__main__",),
 )
@@ -55,8 +55,11 @@ DOORS = ("server.", "http.", "doctor")
 BELOW_NO_DOOR_GOES = {"domain", "errors", "events", "cursors", "following"}
 """What doors may import beside each other and the use cases: the words they speak in, and the view of a turn."""
 
-KNOWS_PATHS = ("storage.", "config", "cli", "demo", "agent_library", "compose")
+KNOWS_PATHS = ("storage.", "config", "cli", "demo", "agent_library", "compose", "hosts", "install")
 """Who may import pathlib: the rooms that know a layout, and those that are given a place by the operator."""
+
+SPEAKS_MCP = ("server.", "http.", "demo", "install")
+"""Who may import MCP's packages: doors, and what tries the server as a client."""
 
 LINES = 400
 LONGER = {
@@ -120,7 +123,9 @@ def test_only_the_storage_knows_a_path(name: str) -> None:
             assert "pathlib" not in [alias.name for alias in node.names]
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith(("server.", "http.", "demo"))])
+@pytest.mark.parametrize(
+    "name", [name for name in MODULES if not name.startswith(("server.", "http.", "demo", "install"))]
+)
 def test_only_the_doors_know_the_protocol(name: str) -> None:
     for node in ast.walk(MODULES[name]):
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []

@@ -15,6 +15,7 @@ from agent_mcp import demo as demo_session
 from agent_mcp import doctor as examination
 from agent_mcp.cli.agents import agents
 from agent_mcp.cli.common import CALLER, foreseen, settings_of, use_service, with_settings
+from agent_mcp.cli.install import install
 from agent_mcp.cli.sessions import sessions
 from agent_mcp.cli.turns import turns
 from agent_mcp.compose import build_service, warm_up
@@ -159,6 +160,7 @@ def doctor(context: click.Context) -> None:
 
 
 cli.add_command(agents)
+cli.add_command(install)
 cli.add_command(sessions)
 cli.add_command(turns)
 

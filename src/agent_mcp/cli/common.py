@@ -74,6 +74,13 @@ def settings_of(context: click.Context) -> Settings:
     return Settings.from_env({**os.environ, **_flags(context)})
 
 
+def given_settings(context: click.Context) -> dict[str, str]:
+    """The settings that were set, by the names of their variables: flags, and what the environment has beside them."""
+    names = [PREFIX + field.upper() for field in Settings.model_fields]
+    given = {**os.environ, **_flags(context)}
+    return {name: given[name] for name in names if given.get(name)}
+
+
 def use_service(context: click.Context, use: Callable[[Service], Coroutine[Any, Any, T]]) -> T:
     """Runs `use` with a service over the settings' data directory, and closes that."""
 

@@ -1,0 +1,86 @@
+"""`agent-mcp install`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from agent_mcp.cli.common import foreseen, given_settings, settings_of, use_service, with_settings
+from agent_mcp.hosts import HOSTS, Host, Machine
+from agent_mcp.install import Entry, add, build_entry, shake_hands, undo
+from agent_mcp.service import Service
+
+_CREDENTIALS = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY", "gemini": "GEMINI_API_KEY"}
+_NO_SECRETS = {"bedrock": ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION")}
+"""Variables of a provider that are no secret, so that they come along unasked."""
+
+
+@click.command()
+@click.argument("host", type=click.Choice(list(HOSTS)))
+@click.option("--name", default="agents", show_default=True, help="What the server is called in the host.")
+@click.option(
+    "--with-env",
+    multiple=True,
+    metavar="NAME",
+    help="Also write this variable with its value here, such as a provider's key. May be given again.",
+)
+@click.option("--print", "only_print", is_flag=True, help="Show what would be written, and write nothing.")
+@with_settings
+@click.pass_context
+@foreseen
+def install(context: click.Context, host: str, name: str, with_env: tuple[str, ...], only_print: bool) -> None:
+    """Add this server to an MCP host, start it once and shake hands.
+
+    What else stands in the host's file is kept, and the file as it was stays beside it as a backup. The settings that
+    are set here, as flags or in the environment, go along; sessions live 30 days unless --session-ttl says otherwise.
+    """
+    chosen = HOSTS[host]
+    entry = _entry(context, with_env)
+    path = chosen.file(Machine(platform=sys.platform, home=Path.home(), environ=os.environ))
+    if only_print:
+        click.echo(f"{chosen.title} reads {path}:", err=True)
+        click.echo(json.dumps({chosen.key: {name: entry.in_form_of(chosen)}}, indent=2, ensure_ascii=False))
+        return
+    change = add(path, chosen, name, entry)
+    if not change.changed:
+        click.echo(f"{change.path} has it already, and is as it was.")
+    elif change.backup is not None:
+        click.echo(f"Added to {change.path}; what it was before is in {change.backup.name} beside it.")
+    else:
+        click.echo(f"Made {change.path}.")
+    try:
+        click.echo(asyncio.run(shake_hands(entry)) + ".")
+    except BaseException:
+        if change.changed:
+            undo(change)
+        raise
+    _advise(chosen, entry)
+
+
+def _entry(context: click.Context, with_env: tuple[str, ...]) -> Entry:
+    settings = settings_of(context)
+
+    async def choose(service: Service) -> str:
+        return str(service.models.choose(None).ref)
+
+    # Named outright: what `auto` finds here may not be there where the host starts the server.
+    model = use_service(context, choose) if settings.model == "auto" else settings.model
+    carried = tuple(n for n in _NO_SECRETS.get(model.partition(":")[0], ()) if os.environ.get(n) and n not in with_env)
+    return build_entry(
+        settings, model=model, given=given_settings(context), environ=os.environ, with_env=(*with_env, *carried)
+    )
+
+
+def _advise(host: Host, entry: Entry) -> None:
+    key = _CREDENTIALS.get(entry.env["AGENT_MCP_MODEL"].partition(":")[0])
+    if key and key not in entry.env:
+        click.echo(
+            f"The model needs {key} in the environment that {host.title} gives its servers: set it there, or run this "
+            f"again with --with-env {key} to write it into the file."
+        )
+    click.echo(host.then)
