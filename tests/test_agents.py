@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from agent_mcp.domain import AgentId, AgentSpec
 from agent_mcp.storage.agent_files import parse, render

@@ -14,6 +14,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # What everybody may use.
     ("__init__", "errors", "events", "late", "offline", "agent_loop", "approval_words"),
     ("server.__init__", "storage.__init__"),
+    ("ids",),
     ("domain",),
     ("config", "cursors", "turn_queue", "token_limit", "approvals", "workspace", "bedrock", "contained"),
     ("models", "toolbox", "transcripts"),

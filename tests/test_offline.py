@@ -7,8 +7,7 @@ from collections.abc import AsyncIterable, Sequence
 from typing import Any, cast
 
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 from pydantic import BaseModel
 from strands import (
     Agent,

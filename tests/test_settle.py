@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from strands import Agent
 from strands.session.file_session_manager import FileSessionManager
 from strands.types.content import ContentBlock, Message, Messages

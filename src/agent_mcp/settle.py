@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 from agent_mcp.storage.history import OWN_STATE, History
 
 if TYPE_CHECKING:
-    from strands.types.content import ContentBlock
-    from strands.types.content import Message as StrandsMessage
+    from strands.types.content import ContentBlock, Message as StrandsMessage
 
 INTERRUPTED = "[This turn was interrupted before it was finished.]"
 _TOOL_INTERRUPTED = "Interrupted while the tool was running: whether it took effect is not known."

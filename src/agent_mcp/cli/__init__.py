@@ -11,8 +11,7 @@ from pathlib import Path
 
 import click
 
-from agent_mcp import demo as demo_session
-from agent_mcp import doctor as examination
+from agent_mcp import demo as demo_session, doctor as examination
 from agent_mcp.cli.agents import agents
 from agent_mcp.cli.common import CALLER, foreseen, settings_of, use_service, with_settings
 from agent_mcp.cli.install import install

@@ -18,8 +18,7 @@ from agent_mcp.storage.layout import Layout, message_index
 
 if TYPE_CHECKING:
     # Importing Strands takes half a second: only calls that need it pay.
-    from strands.types.content import ContentBlock
-    from strands.types.content import Message as StrandsMessage
+    from strands.types.content import ContentBlock, Message as StrandsMessage
     from strands.types.session import SessionMessage
 
     from agent_mcp.storage.fenced import FencedSessionManager
