@@ -1,5 +1,6 @@
 """Agents as Markdown files: YAML front matter, and the system prompt as the body."""
 
+import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,8 @@ from agent_mcp.storage.layout import Layout
 from agent_mcp.storage.locks import short_lock
 
 _FENCE = "---"
+_YAML_BREAKS = ("\\u0085", "\\u2028", "\\u2029")
+"""As JSON writes them: YAML takes them for line breaks, which come back as blanks unless they are escaped."""
 _WRITTEN = ("name", "description", "model", "tools", "created_at", "updated_at")
 
 
@@ -23,7 +26,9 @@ def render(spec: AgentSpec, *, others: Mapping[str, Any] | None = None) -> str:
     """The file of an agent, with `others` in its front matter too. `parse` reads the same definition back."""
     fields = spec.model_dump(mode="json", include=set(_WRITTEN))
     kept = {key: fields[key] for key in _WRITTEN if fields[key] not in (None, "", [], ())}
-    front = yaml.safe_dump({**kept, **(others or {})}, sort_keys=False, allow_unicode=True, width=1000)
+    whole = {**kept, **(others or {})}
+    escape = any(mark in json.dumps(whole, default=str, skipkeys=True) for mark in _YAML_BREAKS)
+    front = yaml.safe_dump(whole, sort_keys=False, allow_unicode=not escape, width=1000)
     return f"{_FENCE}\n{front}{_FENCE}\n{spec.system_prompt}\n"
 
 
