@@ -4,20 +4,27 @@ import logging
 import re
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from agent_mcp.domain import ActorId, AgentId, Message, SessionId, SessionMeta, TurnId, TurnRecord
+from agent_mcp.domain import ActorId, AgentId, Message, SessionId, SessionMeta, TurnId, TurnRecord, transcript_uri
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_VERSION = 2
+LIST_CHANGED = "list"
+"""The `uri` of a change that says: a session came or went."""
+ANYTHING_CHANGED = "*"
+"""The `uri` of a change that says: what was written before it is not known any more, so anything may have changed."""
+_VERSION = 3
+_CHANGES_KEPT = 1000
 _SCHEMA = """
 DROP TABLE IF EXISTS sessions; DROP TABLE IF EXISTS turns; DROP TABLE IF EXISTS said; DROP TABLE IF EXISTS words;
+DROP TABLE IF EXISTS changes;
 CREATE TABLE sessions (
     session_id TEXT PRIMARY KEY, agent_id TEXT NOT NULL, actor_id TEXT NOT NULL, active_ms INTEGER NOT NULL,
     expires_ms INTEGER, damaged INTEGER NOT NULL, messages INTEGER NOT NULL, stamp TEXT NOT NULL,
@@ -31,6 +38,7 @@ CREATE INDEX turns_by_session ON turns (session_id, created_ms DESC);
 CREATE TABLE said (row INTEGER PRIMARY KEY, session_id TEXT NOT NULL, message INTEGER NOT NULL, role TEXT NOT NULL);
 CREATE INDEX said_by_session ON said (session_id, message);
 CREATE VIRTUAL TABLE words USING fts5 (text, tokenize = 'porter unicode61 remove_diacritics 2');
+CREATE TABLE changes (seq INTEGER PRIMARY KEY AUTOINCREMENT, uri TEXT NOT NULL);
 """
 _TITLE = -1  # the `message` of a session's title among what was said
 _IS_EXPIRED = (
@@ -45,6 +53,17 @@ class Known(NamedTuple):
     files: str
     messages: int
     damaged: bool
+
+
+class Change(NamedTuple):
+    """That something changed, whichever process did it: a session's transcript by its URI, or one of the words above.
+
+    A row of the table `changes`, written in the transaction that changes the index. `seq` rises by one with each, also
+    when the index is made anew (then from a higher number on). The last thousand are kept.
+    """
+
+    seq: int
+    uri: str
 
 
 class Hit(tuple[int, str, str]):
@@ -81,8 +100,22 @@ class Catalog:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
+        # A connection of its own: PRAGMA data_version does not count what the same connection writes.
+        self._watching = threading.Lock()
+        self._watch: sqlite3.Connection | None = None
+        self._watched = 0
 
     def close(self) -> None:
+        with self._watching:
+            self._close_watch()
+        self._disconnect()
+
+    def _close_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+    def _disconnect(self) -> None:
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
@@ -97,10 +130,17 @@ class Catalog:
         damaged: bool = False,
         messages: Sequence[Message] = (),
         known: int = 0,
+        silent: bool = False,
     ) -> None:
-        """Writes a session's row; `messages` are what was said from index `known` on (0 replaces all)."""
+        """Writes a session's row; `messages` are what was said from index `known` on (0 replaces all).
+
+        Written as a change unless `silent`: of the list if the session is new, else of its transcript.
+        """
 
         def write(db: sqlite3.Connection) -> None:
+            if not silent:
+                is_new = not db.execute("SELECT 1 FROM sessions WHERE session_id = ?", (meta.session_id,)).fetchone()
+                _announce(db, LIST_CHANGED if is_new else transcript_uri(meta.session_id))
             _forget_said(db, meta.session_id, since=known)
             expires = meta.expires_at
             db.execute(
@@ -130,13 +170,50 @@ class Catalog:
     def remove_session(self, session_id: SessionId) -> None:
         def write(db: sqlite3.Connection) -> None:
             _forget_said(db, session_id, since=0)
-            db.execute("DELETE FROM sessions WHERE session_id = ?", (session_id,))
+            if db.execute("DELETE FROM sessions WHERE session_id = ?", (session_id,)).rowcount:
+                _announce(db, LIST_CHANGED)
             db.execute("DELETE FROM turns WHERE session_id = ?", (session_id,))
 
         self._write(write)
 
-    def session_ids(self) -> list[SessionId]:
-        return [SessionId(row[0]) for row in self._read("SELECT session_id FROM sessions", ())]
+    def announce(self, uri: str) -> None:
+        """Writes a change of something that the index itself does not hold, such as an agent."""
+        self._write(lambda db: _announce(db, uri))
+
+    def last_change(self) -> int:
+        """The number of the latest change: where to begin with `changes_after`."""
+        return int(self._read("SELECT max(seq) FROM changes", ())[0][0])
+
+    def changes_after(self, seq: int) -> list[Change]:
+        """The changes behind `seq`, in order.
+
+        The first one is ANYTHING_CHANGED where some are not there any more: more than are kept, or written to an index
+        that was lost.
+        """
+        rows = self._read("SELECT seq, uri FROM changes ORDER BY seq", ())
+        changes = [Change(int(row[0]), str(row[1])) for row in rows]
+        if changes and changes[0].seq <= seq + 1 and seq <= changes[-1].seq:
+            return [change for change in changes if change.seq > seq]
+        return [Change(change.seq, ANYTHING_CHANGED) for change in changes[:1]] + changes[1:]
+
+    def data_version(self) -> tuple[int, int]:
+        """A value that is another one after every write to the index, by any process, and when the file is replaced.
+
+        For a caller who asks often whether there is something new: it takes microseconds and waits for no write.
+        """
+        with self._watching:
+            inode = self._path.stat().st_ino if self._path.exists() else 0
+            if self._watch is None or inode != self._watched:
+                self._close_watch()
+                with self._lock:
+                    self._open()
+                self._watch = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+                self._watched = self._path.stat().st_ino
+            try:
+                return self._watched, int(self._watch.execute("PRAGMA data_version").fetchone()[0])
+            except sqlite3.Error:
+                self._close_watch()
+                return 0, 0
 
     def open_by_turn(self) -> dict[TurnId, bool]:
         """All turns, and whether each was open when it was put."""
@@ -258,7 +335,7 @@ class Catalog:
                 if type(error) is not sqlite3.DatabaseError:
                     raise  # Locked, full, read-only, a wrong call: nothing that a new file would mend.
                 logger.warning("catalog is damaged and is made again")
-                self.close()
+                self._disconnect()
                 for suffix in ("", "-wal", "-shm"):
                     self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
                 return use(self._open())
@@ -267,7 +344,7 @@ class Catalog:
         with suppress(FileNotFoundError):
             if self._connection is not None and self._path.stat().st_ino == self._inode:
                 return self._connection
-        self.close()  # The file was deleted or replaced under us.
+        self._disconnect()  # The file was deleted or replaced under us.
         db = sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)
         self._path.chmod(0o600)
         db.execute("PRAGMA journal_mode = WAL")
@@ -277,11 +354,13 @@ class Catalog:
             if version != _VERSION:
                 for statement in filter(str.strip, _SCHEMA.split(";")):
                     db.execute(statement)
+                # By the clock, so that numbers go on rising when the index is made anew.
+                db.execute("INSERT INTO changes VALUES (?, ?)", (time.time_ns() // 1_000_000, ANYTHING_CHANGED))
                 db.execute(f"PRAGMA user_version = {_VERSION}")
         try:
             self._fill(self)
         except BaseException:
-            self.close()  # Half of an index would answer as if it were whole.
+            self._disconnect()  # Half of an index would answer as if it were whole.
             raise
         return db
 
@@ -295,6 +374,11 @@ def _version_lock(db: sqlite3.Connection) -> Generator[int]:
     except BaseException:
         db.execute("ROLLBACK")
         raise
+
+
+def _announce(db: sqlite3.Connection, uri: str) -> None:
+    seq = db.execute("INSERT INTO changes (uri) VALUES (?)", (uri,)).lastrowid or 0
+    db.execute("DELETE FROM changes WHERE seq <= ?", (seq - _CHANGES_KEPT,))
 
 
 def _forget_said(db: sqlite3.Connection, session_id: SessionId, *, since: int) -> None:

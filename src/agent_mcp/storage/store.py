@@ -16,7 +16,7 @@ from agent_mcp.domain import ActorId, AgentId, SessionId, SessionMeta, TurnId, T
 from agent_mcp.errors import SessionDamaged, SessionNotFound
 from agent_mcp.storage import durable
 from agent_mcp.storage.agent_files import AgentFiles
-from agent_mcp.storage.catalog import Catalog, Hit
+from agent_mcp.storage.catalog import Catalog, Change, Hit
 from agent_mcp.storage.failures import storage_errors
 from agent_mcp.storage.history import History
 from agent_mcp.storage.layout import Layout
@@ -235,6 +235,25 @@ class Store:
         """What was said in one session that fits `query`; raises StorageFailed."""
         with storage_errors(self.root):
             return self._catalog.search(session_id, query, limit=limit)
+
+    def announce(self, uri: str) -> None:
+        """Tells all processes of a change that the index does not hold, such as that of an agent."""
+        self._index(lambda: self._catalog.announce(uri))
+
+    def last_change(self) -> int:
+        """As `Catalog.last_change`; raises StorageFailed."""
+        with storage_errors(self.root):
+            return self._catalog.last_change()
+
+    def changes_after(self, seq: int) -> list[Change]:
+        """As `Catalog.changes_after`: what changed behind `seq`, in any process; raises StorageFailed."""
+        with storage_errors(self.root):
+            return self._catalog.changes_after(seq)
+
+    def data_version(self) -> tuple[int, int]:
+        """As `Catalog.data_version`: another value whenever there may be new changes; raises StorageFailed."""
+        with storage_errors(self.root):
+            return self._catalog.data_version()
 
     def refresh(self, session_id: SessionId) -> bool:
         """Brings the index up to date with a session's directory, whoever wrote there; returns whether that is damaged.
