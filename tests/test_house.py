@@ -13,10 +13,10 @@ ROOT = Path(agent_mcp.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     # What everybody may use.
     ("__init__", "errors", "events", "late", "offline", "agent_loop", "approval_words"),
-    ("server.__init__", "storage.__init__"),
+    ("server.__init__", "storage.__init__", "http.__init__"),
     ("ids",),
     ("domain",),
-    ("config", "cursors", "turn_queue", "token_limit", "approvals", "workspace", "bedrock", "contained"),
+    ("config", "cursors", "turn_queue", "token_limit", "approvals", "workspace", "bedrock", "contained", "arguments"),
     ("models", "toolbox", "transcripts"),
     # Where things are kept. `store` is the front of its package.
     ("storage.durable", "storage.locks", "storage.layout", "storage.catalog", "storage.failures"),
@@ -43,17 +43,22 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("server.progress", "install"),
     ("server.tools",),
     ("server.app",),
+    ("http.problems",),
+    ("http.access", "http.callers", "http.forms", "http.streams"),
+    ("http.parts",),
+    ("http.rest_agents", "http.rest_sessions", "http.rest_turns"),
+    ("http.app", "http.serving"),
     # The composition root.
     ("compose",),
     ("cli.common",),
-    ("cli.agents", "cli.install", "cli.sessions", "cli.turns"),
+    ("cli.agents", "cli.http", "cli.install", "cli.sessions", "cli.turns"),
     ("cli.__init__",),
     ("__main__",),
 )
 """From the ground up. A module imports from floors below its own, never from its own floor or one above."""
 
 DOORS = ("server.", "http.", "doctor")
-BELOW_NO_DOOR_GOES = {"domain", "errors", "events", "cursors", "following"}
+BELOW_NO_DOOR_GOES = {"arguments", "domain", "errors", "events", "cursors", "following"}
 """What doors may import beside each other and the use cases: the words they speak in, and the view of a turn."""
 
 KNOWS_PATHS = ("storage.", "config", "cli", "demo", "agent_library", "compose", "hosts", "install")

@@ -14,11 +14,13 @@ import click
 from agent_mcp import demo as demo_session, doctor as examination
 from agent_mcp.cli.agents import agents
 from agent_mcp.cli.common import CALLER, foreseen, settings_of, use_service, with_settings
+from agent_mcp.cli.http import HTTP_ADDRESS, serve_over_http
 from agent_mcp.cli.install import install
 from agent_mcp.cli.sessions import sessions
 from agent_mcp.cli.turns import turns
 from agent_mcp.compose import build_service, warm_up
 from agent_mcp.domain import Reply, parse_actor_id, parse_agent_id, parse_session_id
+from agent_mcp.errors import InvalidArgument
 from agent_mcp.events import Retrying, TextWritten, ToolStarted
 from agent_mcp.following import Followed
 from agent_mcp.service import Service
@@ -36,16 +38,28 @@ def cli(context: click.Context) -> None:
 
 
 @cli.command()
+@click.option(
+    "--http",
+    "address",
+    is_flag=False,
+    flag_value=HTTP_ADDRESS,
+    metavar="[HOST:PORT]",
+    help=f"Serve MCP at /mcp and REST at /api/v1 over HTTP; by default at {HTTP_ADDRESS}, port 0 takes a free one.",
+)
+@click.option("--stateless", is_flag=True, help="With --http: keep no MCP connections, as some platforms want it.")
 @with_settings
 @click.pass_context
 @foreseen
-def serve(context: click.Context) -> None:
-    """Serve MCP on stdin and stdout."""
-    from agent_mcp.server.app import build_server
-    from agent_mcp.server.stdio import serve_stdio
-
+def serve(context: click.Context, address: str | None, stateless: bool) -> None:
+    """Serve MCP on stdin and stdout, or with --http over HTTP together with REST."""
     settings = settings_of(context)
     _log_to_stderr()
+    if address is not None:
+        serve_over_http(settings, address, stateless=stateless)
+    if stateless:
+        raise InvalidArgument("--stateless is for --http: leave it out.")
+    from agent_mcp.server.app import build_server
+    from agent_mcp.server.stdio import serve_stdio
 
     async def run() -> None:
         service = build_service(settings, os.environ)

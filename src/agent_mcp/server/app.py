@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -43,27 +43,40 @@ _STATE_SECONDS = DECISION_TIME.total_seconds()
 _HANDSHAKE = {"initialize", "server/discover", "ping"}
 
 
-def build_server(service: Service, *, warm_up: Callable[[], None] | None = None) -> Server[Any]:
-    """A server that speaks both generations of the protocol. `warm_up` is run in a thread after the handshake."""
+CallerOf = Callable[[Context], Awaitable[Caller]]
+"""Who makes a request, by its context."""
+
+
+async def local_caller(ctx: Context) -> Caller:
+    """Whoever has started the server: on stdio there is nobody else."""
+    return Caller(subject=LOCAL_SUBJECT)
+
+
+def build_server(
+    service: Service, *, caller_of: CallerOf = local_caller, warm_up: Callable[[], None] | None = None
+) -> Server[Any]:
+    """A server that speaks both generations of the protocol, to whomever `caller_of` finds in a request.
+
+    `warm_up` is run in a thread after the handshake.
+    """
     tools = tool_table()
     resources = Resources(service)
-    caller = Caller(subject=LOCAL_SUBJECT)
 
     async def list_tools(ctx: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
         return ListToolsResult(tools=tools.list_tools())
 
     async def call_tool(ctx: Context, params: CallToolRequestParams) -> CallToolResult | InputRequiredResult:
-        call = Call(service=service, caller=caller, context=ctx, decision=_decision(params))
+        call = Call(service=service, caller=await caller_of(ctx), context=ctx, decision=_decision(params))
         return await tools.run(params.name, params.arguments or {}, call)
 
     async def list_resources(ctx: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
-        return await resources.list_resources(caller, params.cursor if params else None)
+        return await resources.list_resources(await caller_of(ctx), params.cursor if params else None)
 
     async def list_templates(ctx: Context, params: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
         return ListResourceTemplatesResult(resource_templates=TEMPLATES)
 
     async def read_resource(ctx: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
-        return await resources.read(caller, str(params.uri))
+        return await resources.read(await caller_of(ctx), str(params.uri))
 
     server: Server[Any] = Server(
         "agent-mcp",
@@ -77,7 +90,7 @@ def build_server(service: Service, *, warm_up: Callable[[], None] | None = None)
         on_read_resource=read_resource,
     )
     # Sealed with a key of the data directory: a person's answer is good at any server on it, also after a restart.
-    security = RequestStateSecurity(codec=_StateCodec(service, caller), ttl=_STATE_SECONDS)
+    security = RequestStateSecurity(codec=_StateCodec(service), ttl=_STATE_SECONDS)
     server.middleware.append(RequestStateBoundary(security, default_audience=server.name))
     if warm_up is not None:
         server.middleware.append(_WarmUp(warm_up))
@@ -95,15 +108,17 @@ def _decision(params: CallToolRequestParams) -> Decision | None:
 
 
 class _StateCodec:
-    """The SDK's codec, with the key of the data directory; that is read when the first state is sealed."""
+    """The SDK's codec, with the key of the data directory; that is read when the first state is sealed.
 
-    def __init__(self, service: Service, caller: Caller) -> None:
+    One key for all subjects: whose turn a state names is looked up among the caller's own, as with any other id.
+    """
+
+    def __init__(self, service: Service) -> None:
         self._service = service
-        self._caller = caller
 
     @functools.cached_property
     def _codec(self) -> AESGCMRequestStateCodec:
-        return AESGCMRequestStateCodec([self._service.store(self._caller).secret_key()])
+        return AESGCMRequestStateCodec([self._service.store(Caller(subject=LOCAL_SUBJECT)).secret_key()])
 
     def seal(self, payload: bytes) -> str:
         return self._codec.seal(payload)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata, func_meta
 from mcp_types import CallToolResult, InputRequiredResult, TextContent, Tool, ToolAnnotations
 from pydantic import BaseModel, ValidationError
 
+from agent_mcp.arguments import explain, suggest
 from agent_mcp.domain import Caller, TurnId
 from agent_mcp.errors import AgentMcpError, InvalidArgument
 from agent_mcp.service import Service
@@ -110,7 +110,7 @@ class ToolTable:
         """Runs one tool. What goes wrong becomes an error result that says what to do next, never an exception."""
         try:
             if name not in self._tools:
-                raise InvalidArgument(f"There is no tool {name[:60]!r}. {_suggest(name, self._tools)}")
+                raise InvalidArgument(f"There is no tool {name[:60]!r}. {suggest(name, self._tools)}")
             _, function, metadata, text = self._tools[name]
             result = await function(call, **_parsed(name, metadata, arguments))
             if isinstance(result, InputRequiredResult):
@@ -138,25 +138,8 @@ def _parsed(name: str, metadata: FuncMetadata, arguments: Mapping[str, Any]) -> 
         return metadata.arg_model.model_validate(given).model_dump_one_level()
     except ValidationError as error:
         known = list(metadata.arg_model.model_fields)
-        raise InvalidArgument(" ".join(_explain(name, known, dict(e)) for e in error.errors()[:3])) from None
-
-
-def _explain(tool: str, known: list[str], error: dict[str, Any]) -> str:
-    field = ".".join(str(part) for part in error["loc"])
-    reason = error.get("ctx", {}).get("error")
-    if isinstance(reason, AgentMcpError):
-        return reason.message
-    if error["type"] == "extra_forbidden":
-        return f"{tool} has no argument {field[:60]!r}. {_suggest(field, known)}"
-    if error["type"] == "missing":
-        return f"{tool} needs the argument {field!r}."
-    return f"The argument {field!r} can't be used: {error['msg']}."
-
-
-def _suggest(name: str, known: Mapping[str, object] | list[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
-    return f"{hint}There are: {', '.join(known)}."
+        reasons = (explain(name, known, dict(e), field=".".join(map(str, e["loc"]))) for e in error.errors()[:3])
+        raise InvalidArgument(" ".join(reasons)) from None
 
 
 def _published(schema: Mapping[str, Any], *, absent_null: bool) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The door to HTTP: who calls, REST, and the application that carries MCP beside it."""

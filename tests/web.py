@@ -1,0 +1,88 @@
+"""An HTTP server in the test's own process, on a loop and a thread of its own: real sockets, shared by many tests."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from mcp.client import Client
+
+from agent_mcp.compose import build_service
+from agent_mcp.config import Settings
+from agent_mcp.http.access import listen, loopback_only, url_of
+from agent_mcp.http.app import build_app
+from agent_mcp.http.callers import Identify, nobody_authenticates
+from agent_mcp.http.serving import server_of
+from contract_record import RecordingClient
+
+DEADLINE = 60.0
+
+
+@dataclass(frozen=True)
+class Web:
+    """A running server: its URL, a client of its REST door, and its data directory."""
+
+    url: str
+    rest: httpx.Client
+    data: Path
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None, **options: Any) -> httpx.Response:
+        return self.rest.post(f"/api/v1{path}", json=body, **options)
+
+    def get(self, path: str, **query: Any) -> httpx.Response:
+        return self.rest.get(f"/api/v1{path}", params=query)
+
+    def ask(self, prompt: str, agent: str = "assistant", **body: Any) -> dict[str, Any]:
+        """One turn that must be completed; its reply."""
+        answer = self.post(f"/agents/{agent}/invoke", {"prompt": prompt, **body})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    @asynccontextmanager
+    async def mcp(self, mode: str = "auto", **client: Any) -> AsyncGenerator[Client]:
+        """A client of the MCP door."""
+        async with RecordingClient(f"{self.url}/mcp", mode=mode, read_timeout_seconds=DEADLINE, **client) as connected:
+            yield connected
+
+
+@contextmanager
+def serving(
+    data_dir: Path,
+    *,
+    model: str = "offline",
+    environ: Mapping[str, str] | None = None,
+    identify: Identify = nobody_authenticates,
+    stateless: bool = False,
+    **settings: Any,
+) -> Generator[Web]:
+    """A server over `data_dir` until the end of the block."""
+    chosen: dict[str, Any] = {"data_dir": data_dir, "model": model, "fsync": False, **settings}
+    listening = listen("127.0.0.1", 0)
+    url = url_of(listening)
+    started = threading.Event()
+    stop = threading.Event()
+
+    async def run() -> None:
+        service = build_service(Settings.model_validate(chosen), dict(environ or {}))
+        app = build_app(service, identify=identify, allowed=loopback_only(), stateless=stateless)
+        server = server_of(app, started=started.set)
+        task = asyncio.create_task(server.serve([listening]))
+        await asyncio.to_thread(stop.wait)
+        await service.close(grace=0)
+        server.should_exit = True
+        await task
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),), name="web", daemon=True)
+    thread.start()
+    try:
+        assert started.wait(DEADLINE), "the server did not start"
+        with httpx.Client(base_url=url, timeout=DEADLINE, trust_env=False) as rest:
+            yield Web(url, rest, data_dir)
+    finally:
+        stop.set()
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
