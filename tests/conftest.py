@@ -14,12 +14,13 @@ from mcp import StdioServerParameters
 from mcp.client import Client
 from mcp_types import CallToolResult, TextContent
 
-from contract_record import RecordingClient
+from agent_mcp.errors import BY_CODE
+from agent_mcp.server.tools import tool_table
+from contract_record import RECORD, RecordingClient, uncovered, undeclared
 
-COVERAGE = "test_coverage.py"
-"""The file whose tests judge a whole run, and come last."""
 _BEHIND_MARKERS = ("node", "shell")
-_left_out = pytest.StashKey[list[str]]()
+_is_whole = pytest.StashKey[bool]()
+_lacks = pytest.StashKey[list[str]]()
 
 ERAS = ["legacy", "2026-07-28"]
 """The two generations of the protocol, as `Client(mode=...)` names them."""
@@ -34,7 +35,7 @@ class Door(NamedTuple):
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
-    """Puts the tests that judge a whole run last, and leaves them out where only a part of the tests was chosen.
+    """Notes whether only a part of the tests was chosen: only a whole run can be judged.
 
     Tests behind a marker that is not chosen don't make a part: what they show must be shown without them too.
     """
@@ -44,13 +45,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     lacking = [
         item for item in before if item not in chosen and not any(item.get_closest_marker(m) for m in _BEHIND_MARKERS)
     ]
-    judges = [item for item in items if item.path.name == COVERAGE]
-    others = [item for item in items if item.path.name != COVERAGE]
-    if _is_part(config) or lacking:
-        config.stash[_left_out] = [item.name for item in judges]
-        config.hook.pytest_deselected(items=judges)
-        judges = []
-    items[:] = others + judges
+    config.stash[_is_whole] = not lacking and not _is_part(config)
 
 
 def _is_part(config: pytest.Config) -> bool:
@@ -66,15 +61,34 @@ def _is_part(config: pytest.Config) -> bool:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Takes up what a worker of pytest-xdist has recorded, in the process that started it."""
+    output: dict[str, Any] = getattr(node, "workeroutput", None) or {}
+    RECORD.merge(output.get("contract", ""))
+    config: pytest.Config = node.config
+    config.stash[_is_whole] = config.stash.get(_is_whole, True) and bool(output.get("whole"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Holds what a whole run has shown against the contract: a run that did not show all of it has failed."""
+    config = session.config
+    output: dict[str, Any] | None = getattr(config, "workeroutput", None)
+    if output is not None:
+        output |= {"contract": RECORD.dump(), "whole": config.stash.get(_is_whole, False)}
+    elif config.stash.get(_is_whole, False) and session.testscollected and not config.option.collectonly:
+        tools = tool_table().list_tools()
+        config.stash[_lacks] = [*uncovered(tools, BY_CODE), *undeclared(tools)]
+        if config.stash[_lacks]:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Says that the run was not judged, and why."""
-    names = config.stash.get(_left_out, list[str]())
-    if names:
-        terminalreporter.write_line(
-            f"Only a part of the tests was chosen, so whether all of the contract is shown was not judged: "
-            f"{', '.join(names)} left out.",
-            yellow=True,
-        )
+    """Says what of the contract no test has shown, or that this was not judged."""
+    if not config.stash.get(_is_whole, False):
+        terminalreporter.write_line("A part of the tests: whether they show all of the contract was not judged.")
+    for line in config.stash.get(_lacks, list[str]()):
+        terminalreporter.write_line(f"FAILED contract: {line}; write a front-door test for it", red=True)
 
 
 @pytest.fixture
@@ -101,7 +115,7 @@ async def connect(
     server = StdioServerParameters(
         command=sys.executable, args=["-m", "agent_mcp", "serve"], env=server_environment(data_dir, env)
     )
-    async with RecordingClient(server, mode=mode, read_timeout_seconds=60, **client) as connected:
+    async with RecordingClient(server, mode=mode, read_timeout_seconds=120, **client) as connected:
         yield connected
 
 

@@ -1,7 +1,7 @@
 """What front-door tests used and saw of the tools, and what of the tools' schemas they did not.
 
-Every client of `conftest.connect` records into `RECORD`, whatever a test calls it with. The last test of a whole run
-holds the record against the schemas that the server publishes.
+Every client of `conftest.connect` records into `RECORD`, whatever a test calls it with. At the end of a whole run
+conftest holds the record against the schemas that the server publishes.
 """
 
 import json
@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from mcp.client import Client
 from mcp_types import CallToolResult, TextContent, Tool
+from pydantic import TypeAdapter
 
 Schema = Mapping[str, Any]
 Path = tuple[str, ...]
@@ -59,6 +60,22 @@ class Record:
     def _take_value(self, path: Path, value: object) -> None:
         if isinstance(value, str) and len(value) <= _LONGEST_VALUE:
             self.values.add((path, value))
+
+    def dump(self) -> str:
+        """All of it as JSON, to be handed to another process."""
+        return _RECORD.dump_json(self).decode()
+
+    def merge(self, dumped: str) -> None:
+        """Adds what another process recorded; an empty text is nothing."""
+        if dumped:
+            other = _RECORD.validate_json(dumped)
+            self.arguments |= other.arguments
+            self.fields |= other.fields
+            self.values |= other.values
+            self.codes |= other.codes
+
+
+_RECORD = TypeAdapter(Record)
 
 
 RECORD = Record()

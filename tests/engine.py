@@ -23,7 +23,7 @@ from conftest import server_environment, text_of
 from contract_record import RecordingClient
 
 MODEL = "bedrock:us.anthropic.claude-sonnet-4-20250514-v1:0"
-DEADLINE = 30.0
+DEADLINE = 120.0
 """Seconds after which a test that waits gives up. Far more than anything takes."""
 NOTE = "interrupted before it was finished"
 """What the note that closes an interrupted turn says."""
@@ -184,7 +184,7 @@ async def serving(
         args=["-c", 'echo $$ > "$0"; exec "$@"', str(pid_file), sys.executable, "-m", "agent_mcp", "serve"],
         env=server_environment(data_dir, env),
     )
-    async with RecordingClient(server, mode=mode, read_timeout_seconds=60, **client) as connected:
+    async with RecordingClient(server, mode=mode, read_timeout_seconds=120, **client) as connected:
         await connected.list_tools()  # later revisions have no handshake, and the process may not have begun
         yield Served(connected, pid_file)
 

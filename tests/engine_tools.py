@@ -14,7 +14,7 @@ def hold(port: int) -> str:
     Args:
         port: Where the test listens.
     """
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=180) as connection:
         connection.recv(1)
     return "held"
 

@@ -18,7 +18,7 @@ from conftest import server_environment, text_of
 from engine import Served
 
 KEY = "agent-mcp/idempotency-key"
-DEADLINE = 60.0
+DEADLINE = 120.0
 """Seconds after which a test that waits gives up. Far more than anything takes."""
 
 

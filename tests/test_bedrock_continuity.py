@@ -60,7 +60,7 @@ def contents(directory: Path, pattern: str) -> list[str]:
 
 def run_doctor(env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "agent_mcp", "doctor"], env=env, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "agent_mcp", "doctor"], env=env, capture_output=True, text=True, timeout=180
     )
 
 

@@ -485,7 +485,7 @@ def test_another_process_reaches_the_server_through_its_environment(serve: Serve
         env=os.environ | server.env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=True,
     )
     assert done.stdout.strip() == "[{'text': 'pong ping'}]"

@@ -175,7 +175,7 @@ async def test_two_calls_of_one_agent_in_one_message_take_turns(data_dir: Path) 
     async with serving(data_dir) as server:
         await team(server)
         both = f"{order('agent_helper', prompt='My name is John')} and {order('agent_helper', prompt='I live in Rome')}"
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             reply = await server.ask(both, agent_id="boss")
         assert statuses(reply["tool_calls"]) == ["success", "success"]
         helpers = (await server.call("list_sessions", agent_id="helper"))["sessions"]

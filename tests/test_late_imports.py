@@ -41,6 +41,6 @@ def test_a_first_request_that_meets_the_warm_up_gets_whole_modules(entry: str, t
         [sys.executable, "-c", RACE.format(entry=entry), str(tmp_path / "data")],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
     assert (done.returncode, done.stderr) == (0, "")

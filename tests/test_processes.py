@@ -147,7 +147,7 @@ async def test_the_turn_of_a_killed_server_is_interrupted_and_its_session_goes_o
 
 async def _kept(data_dir: Path, turn_id: str) -> None:
     """Waits until the server has kept what the model wrote so far, which it does from time to time."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not (data_dir / "turns" / f"{turn_id}.partial").exists():  # noqa: ASYNC110
             await asyncio.sleep(0.02)  # a file of another process
 

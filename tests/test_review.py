@@ -23,7 +23,7 @@ from conftest import call, connect, server_environment
 from engine import ToolDesk, tools_env
 from in_process import CALLER, running
 
-DEADLINE = 60.0
+DEADLINE = 120.0
 SHELL = 'Use the tool shell with {"command": "echo hi"}'
 HANDOFF = 'Use the tool handoff_to_user with {"message": "Which one?"}'
 

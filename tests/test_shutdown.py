@@ -26,7 +26,7 @@ from engine import (
     tools_env,
 )
 
-PROMPT = 8.0
+PROMPT = 60.0
 """Seconds in which a server must be gone: the 2 s that turns get, what closing takes, and a busy machine."""
 
 

@@ -90,7 +90,7 @@ class Server:
         assert self.process.stdout is not None
         self.process.stdin.close()
         try:
-            assert self.process.wait(timeout=30) == 0
+            assert self.process.wait(timeout=120) == 0
         finally:
             self.process.kill()
             self.process.stdout.close()
@@ -125,7 +125,7 @@ def test_the_handshake_and_the_list_of_tools_are_answered_without_strands(
         assert not server.receive()["result"]["isError"]
         release = threading.Thread(target=go.write_text, args=("go",))
         release.start()  # Waits until somebody reads, which is whoever imports Strands.
-        release.join(timeout=60)
+        release.join(timeout=180)
         assert not release.is_alive(), "Strands is imported by itself after the handshake"
         assert begun.read_text().split()[0] == "warm-up"
 
@@ -137,7 +137,7 @@ def run(*arguments: str, data: Path, env: dict[str, str] | None = None) -> "subp
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
 
 
