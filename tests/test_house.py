@@ -18,6 +18,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("domain",),
     ("config", "cursors", "turn_queue", "token_limit", "approvals", "workspace", "bedrock", "contained", "arguments"),
     ("models", "toolbox", "transcripts"),
+    # What is remembered of actors.
+    ("memory.__init__", "memory.database", "memory.ranking"),
+    ("memory.facts",),
+    ("memory.local",),
     # Where things are kept. `store` is the front of its package.
     ("storage.durable", "storage.locks", "storage.layout", "storage.catalog", "storage.failures"),
     ("storage.fenced", "storage.agent_files", "storage.turn_files"),
@@ -25,7 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("storage.session_files",),
     ("storage.store",),
     # Agents and their turns.
-    ("context", "settle", "agent_library"),
+    ("context", "settle", "agent_library", "memory.actor_store", "memory.room", "outside"),
     ("agents", "recovery"),
     ("outcomes",),
     ("turn_steps",),
@@ -33,14 +37,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("turns",),
     # The use cases. `__init__` is their front.
     ("service.stores",),
-    ("service.agent_cases",),
+    ("service.agent_cases", "service.memory_cases"),
     ("service.session_cases",),
     ("service.admission",),
     ("service.turn_cases",),
     ("service.__init__",),
     # The doors.
     ("server.tool_table", "server.resources", "server.stdio", "doctor", "demo", "hosts"),
-    ("server.progress", "install"),
+    ("server.progress", "server.memory_tools", "install"),
     ("server.tools",),
     ("server.app",),
     ("http.problems",),
@@ -51,7 +55,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # The composition root.
     ("compose",),
     ("cli.common",),
-    ("cli.agents", "cli.http", "cli.install", "cli.sessions", "cli.turns"),
+    ("cli.agents", "cli.http", "cli.install", "cli.memory", "cli.sessions", "cli.turns"),
     ("cli.__init__",),
     ("__main__",),
 )

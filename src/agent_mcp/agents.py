@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from strands import Agent, ModelRetryStrategy
+from strands.hooks import HookProvider
+from strands.memory import MemoryManager
 from strands.types.exceptions import SessionException
 
 from agent_mcp.approvals import Approvals
@@ -39,9 +42,19 @@ class AgentFactory:
         self._toolbox = toolbox
 
     def build(
-        self, spec: AgentSpec, *, model: ModelRef, history: History, bench: Bench, tokens: TokenLimit
+        self,
+        spec: AgentSpec,
+        *,
+        model: ModelRef,
+        history: History,
+        bench: Bench,
+        tokens: TokenLimit,
+        memory: MemoryManager | None = None,
+        hooks: Sequence[HookProvider] = (),
     ) -> SessionAgent:
-        """An agent that remembers what `history` holds. Blocking; the session exists and its turn lock is held.
+        """An agent that remembers what `history` holds, and knows of its actor what `memory` brings.
+
+        Blocking; the session exists and its turn lock is held.
 
         Raises SessionDamaged where Strands can't restore the history.
         """
@@ -61,7 +74,8 @@ class AgentFactory:
                 description=spec.description or None,
                 session_manager=manager,
                 conversation_manager=window,
-                hooks=[approvals, tokens],
+                hooks=[approvals, tokens, *hooks],
+                memory_manager=memory,
                 sandbox=Workspace(bench.workspace()) if runs_code else None,
                 retry_strategy=ModelRetryStrategy(max_attempts=1 + _RETRIES, initial_delay=_FIRST_DELAY_SECONDS),
                 callback_handler=None,  # Strands' default prints to stdout, which on stdio is the protocol's.

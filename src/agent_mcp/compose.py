@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from agent_mcp.config import Settings
 from agent_mcp.domain import AgentId, SessionId
 from agent_mcp.late import load_strands
+from agent_mcp.memory.facts import Origin
+from agent_mcp.memory.room import MemoryRoom
 from agent_mcp.models import Models
 from agent_mcp.service import Service
 from agent_mcp.storage.agent_files import AgentDirectory
 from agent_mcp.storage.store import Store
-from agent_mcp.toolbox import Bench, Toolbox
+from agent_mcp.toolbox import Bench, Toolbox, reads_outside
 from agent_mcp.turn_steps import Admitted
 from agent_mcp.turns import Limits, TurnEngine
 
@@ -25,12 +27,15 @@ _HITS = 8
 def build_service(settings: Settings, environ: Mapping[str, str]) -> Service:
     """A service over `settings.data_dir`; `environ` is where model providers' credentials are looked for."""
     models = Models(default=settings.model, environ=environ)
+    room = MemoryRoom(sync=settings.fsync)
     toolbox = Toolbox(modules=settings.tools, allowed=settings.allow_tools, unapproved=settings.approve)
 
     def build(admitted: Admitted) -> SessionAgent:
         # Strands takes half a second to import: nobody waits for it before the first turn.
         load_strands()
         from agent_mcp.agents import AgentFactory
+        from agent_mcp.memory.actor_store import ActorStore, memory_manager
+        from agent_mcp.outside import Outside
         from agent_mcp.token_limit import TokenLimit
 
         store, session_id = admitted.store, admitted.record.session_id
@@ -46,17 +51,28 @@ def build_service(settings: Settings, environ: Mapping[str, str]) -> Service:
             workspace=lambda: str(store.workspace(session_id)),
             may_interrupt=admitted.depth == 0,
         )
+        outside = Outside(reads_outside, before=[call.name for call in admitted.record.tool_calls.values()])
+        known = ActorStore(
+            room.of(store),
+            admitted.record.actor_id,
+            origin=lambda: Origin.of(admitted.record, confirmed=not outside.seen),
+            executor=room.executor,
+        )
         return AgentFactory(models=models, toolbox=toolbox).build(
             admitted.spec,
             model=admitted.model,
             history=store.history_of(admitted.record),
             bench=bench,
             tokens=tokens,
+            memory=memory_manager(known) if admitted.spec.memory != "off" else None,
+            hooks=[outside],
         )
 
     engine = TurnEngine(build=build, limits=Limits(seconds=settings.turn_timeout, calls=settings.max_calls))
     directories = [AgentDirectory(path) for path in settings.agents_path]
-    service = Service(settings=settings, models=models, toolbox=toolbox, engine=engine, directories=directories)
+    service = Service(
+        settings=settings, models=models, toolbox=toolbox, engine=engine, room=room, directories=directories
+    )
     return service
 
 

@@ -86,6 +86,11 @@ class Usage(Fact):
         )
 
 
+MemoryMode = Literal["off", "explicit", "auto"]
+"""Whether an agent sees what is remembered of its actor; `auto` learns from each turn too."""
+MEMORY_MODES: tuple[MemoryMode, ...] = ("off", "explicit", "auto")
+
+
 class AgentSpec(Fact):
     """An agent's definition, as its file holds it."""
 
@@ -95,6 +100,7 @@ class AgentSpec(Fact):
     system_prompt: str = ""
     model: str | None = None
     tools: tuple[str, ...] = ()
+    memory: MemoryMode = "off"
     source: str = "own"
     created_at: Timestamp | None = None
     updated_at: Timestamp | None = None
@@ -102,7 +108,7 @@ class AgentSpec(Fact):
 
     def same_definition(self, other: "AgentSpec") -> bool:
         """Whether both would behave alike; dates, source and warnings don't count."""
-        fields = {"name", "description", "system_prompt", "model", "tools"}
+        fields = {"name", "description", "system_prompt", "model", "tools", "memory"}
         return self.model_dump(include=fields) == other.model_dump(include=fields)
 
 

@@ -60,6 +60,11 @@ class TurnNotFound(AgentMcpError):
     http_status = 404
 
 
+class MemoryNotFound(AgentMcpError):
+    code = "memory_not_found"
+    http_status = 404
+
+
 class AgentExists(AgentMcpError):
     code = "agent_exists"
     http_status = 409

@@ -46,6 +46,11 @@ class Bench:
     may_interrupt: bool
 
 
+def reads_outside(tool_name: str) -> bool:
+    """Whether a tool, by the name that the model uses, brings in what others wrote: the web, servers, other agents."""
+    return tool_name.startswith(("web_", "mcp", "agent_"))
+
+
 class Toolbox:
     """The tools that the operator allows.
 

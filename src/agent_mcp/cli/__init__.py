@@ -16,6 +16,7 @@ from agent_mcp.cli.agents import agents
 from agent_mcp.cli.common import CALLER, foreseen, settings_of, use_service, with_settings
 from agent_mcp.cli.http import HTTP_ADDRESS, serve_over_http
 from agent_mcp.cli.install import install
+from agent_mcp.cli.memory import memory
 from agent_mcp.cli.sessions import sessions
 from agent_mcp.cli.turns import turns
 from agent_mcp.compose import build_service, warm_up
@@ -173,6 +174,7 @@ def doctor(context: click.Context) -> None:
 
 
 cli.add_command(agents)
+cli.add_command(memory)
 cli.add_command(install)
 cli.add_command(sessions)
 cli.add_command(turns)

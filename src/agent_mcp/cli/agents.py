@@ -7,7 +7,7 @@ import sys
 import click
 
 from agent_mcp.cli.common import CALLER, command, json_option, print_json, print_table, use_service
-from agent_mcp.domain import AgentSpec, parse_agent_id
+from agent_mcp.domain import MEMORY_MODES, AgentSpec, MemoryMode, parse_agent_id
 from agent_mcp.service import Service
 from agent_mcp.service.agent_cases import AgentDraft, AgentPage
 from agent_mcp.service.stores import MAX_PAGE
@@ -61,6 +61,7 @@ def show(context: click.Context, agent_id: str, as_json: bool) -> None:
 @click.option("--description", help="What to use it for.")
 @click.option("--agent-model", help="provider:model_id", metavar="MODEL")
 @click.option("--tool", "tools", multiple=True, help="A tool that it may use; can be given several times.")
+@click.option("--memory", type=click.Choice(MEMORY_MODES), help="Whether it sees what is remembered of its actor.")
 @click.option("--id", "agent_id", help="An id of your own.")
 @click.option("--example", help="Fill what is not given from an example.")
 @json_option
@@ -71,6 +72,7 @@ def create(
     description: str | None,
     agent_model: str | None,
     tools: tuple[str, ...],
+    memory: MemoryMode | None,
     agent_id: str | None,
     example: str | None,
     as_json: bool,
@@ -79,7 +81,12 @@ def create(
     if system_prompt == "-":
         system_prompt = sys.stdin.read()
     draft = AgentDraft(
-        name=name, system_prompt=system_prompt, description=description, model=agent_model, tools=tools or None
+        name=name,
+        system_prompt=system_prompt,
+        description=description,
+        model=agent_model,
+        tools=tools or None,
+        memory=memory,
     )
     own_id = parse_agent_id(agent_id) if agent_id else None
     made = use_service(context, lambda service: service.agents.create(CALLER, draft, agent_id=own_id, example=example))

@@ -13,6 +13,7 @@ from agent_mcp.domain import (
     ActorId,
     AgentId,
     AgentSpec,
+    MemoryMode,
     Reply,
     SessionId,
     SessionInfo,
@@ -23,6 +24,7 @@ from agent_mcp.domain import (
     parse_turn_id,
 )
 from agent_mcp.following import Followed
+from agent_mcp.server.memory_tools import forget, recall, remember
 from agent_mcp.server.progress import decided, finish
 from agent_mcp.server.tool_table import Call, ToolTable
 from agent_mcp.service.admission import Prompt
@@ -50,6 +52,10 @@ def _listed(value: object) -> object:
 
 
 _SystemPrompt = Annotated[str, Field(description="Who the agent is and how it works")]
+_Memory = Annotated[
+    MemoryMode,
+    Field(description="explicit: sees facts about its actor from all sessions; auto: learns them from each turn too"),
+]
 _Description = Annotated[str, Field(description="What to use it for, for list_agents")]
 _Model = Annotated[str, Field(description='"provider:model_id", such as a Bedrock model id; default: the server\'s')]
 _Tools = Annotated[
@@ -66,6 +72,7 @@ async def create_agent(
     description: _Description | None = None,
     model: _Model | None = None,
     tools: _Tools | None = None,
+    memory: _Memory | None = None,
     agent_id: Annotated[_AgentId | None, Field(description="An id of your own")] = None,
     example: Annotated[
         str | None, Field(description="Fills what is not given from an example; list_agents names them")
@@ -73,7 +80,7 @@ async def create_agent(
 ) -> CreatedAgent:
     """Make an agent: a stored definition that remembers what is said in each of its sessions. Not needed for ordinary
     questions: ask_agent has a built-in agent. The same definition again gives the agent there is."""
-    draft = _draft(name, system_prompt, description, model, tools)
+    draft = _draft(name, system_prompt, description, model, tools, memory)
     return await call.service.agents.create(call.caller, draft, agent_id=agent_id, example=example)
 
 
@@ -85,9 +92,10 @@ async def update_agent(
     description: _Description | None = None,
     model: _Model | None = None,
     tools: _Tools | None = None,
+    memory: _Memory | None = None,
 ) -> AgentSpec:
     """Change an agent: what is given is replaced, the rest stays. Its sessions go on with the new definition."""
-    draft = _draft(name, system_prompt, description, model, tools)
+    draft = _draft(name, system_prompt, description, model, tools, memory)
     return await call.service.agents.update(call.caller, agent_id, draft)
 
 
@@ -266,7 +274,12 @@ def _reply_text(result: BaseModel) -> str:
 
 
 def _draft(
-    name: str | None, system_prompt: str | None, description: str | None, model: str | None, tools: list[str] | None
+    name: str | None,
+    system_prompt: str | None,
+    description: str | None,
+    model: str | None,
+    tools: list[str] | None,
+    memory: MemoryMode | None,
 ) -> AgentDraft:
     return AgentDraft(
         name=name,
@@ -274,6 +287,7 @@ def _draft(
         description=description,
         model=model,
         tools=tuple(tools) if tools is not None else None,
+        memory=memory,
     )
 
 
@@ -292,4 +306,7 @@ def tool_table() -> ToolTable:
     table.add(delete_agent, title="Delete an agent", destroys=True)
     table.add(update_session, title="Change a session", repeats=True)
     table.add(delete_session, title="Delete a session", destroys=True)
+    table.add(remember, title="Remember a fact", repeats=True)
+    table.add(recall, title="Recall facts", reads=True)
+    table.add(forget, title="Forget a fact", destroys=True)
     return table

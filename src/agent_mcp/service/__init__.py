@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from agent_mcp.config import Settings
 from agent_mcp.domain import Caller
+from agent_mcp.memory.room import MemoryRoom
 from agent_mcp.models import Models
 from agent_mcp.service.admission import Prompt
 from agent_mcp.service.agent_cases import AgentCases, AgentDraft
+from agent_mcp.service.memory_cases import MemoryCases
 from agent_mcp.service.session_cases import SessionCases
 from agent_mcp.service.stores import Stores
 from agent_mcp.service.turn_cases import TurnCases
@@ -21,7 +23,7 @@ __all__ = ["AgentDraft", "Prompt", "Service"]
 
 
 class Service:
-    """The use cases over one data directory: `agents`, `sessions`, `turns`. Any event loop may call them."""
+    """The use cases over one data directory, by noun: `agents`, `sessions`, `turns`, `memories`. For any event loop."""
 
     def __init__(
         self,
@@ -30,14 +32,17 @@ class Service:
         models: Models,
         toolbox: Toolbox,
         engine: TurnEngine,
+        room: MemoryRoom,
         directories: Sequence[AgentDirectory] = (),
     ) -> None:
         self.settings = settings
         self.models = models
         self.toolbox = toolbox
         self._engine = engine
+        self._room = room
         self._stores = Stores(settings)
         self.agents = AgentCases(stores=self._stores, toolbox=toolbox, directories=directories)
+        self.memories = MemoryCases(stores=self._stores, room=room)
         self.sessions = SessionCases(
             stores=self._stores, settings=settings, models=models, agents=self.agents, is_running=engine.is_running
         )
@@ -61,5 +66,6 @@ class Service:
     async def close(self, *, grace: float) -> None:
         """Ends open turns, and gives everything back."""
         await self._engine.close(grace=grace)
+        self._room.close()
         self._stores.close()
         self._engine.stop()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent_mcp import agent_library, cursors
-from agent_mcp.domain import AgentId, AgentSpec, Caller, Fact, now, slug
+from agent_mcp.domain import AgentId, AgentSpec, Caller, Fact, MemoryMode, now, slug
 from agent_mcp.errors import AgentExists, AgentNotFound, Forbidden, InvalidArgument
 from agent_mcp.models import parse_model
 from agent_mcp.service.stores import DEFAULT_PAGE, Stores, one_line, page_size, threaded
@@ -47,6 +47,7 @@ class AgentDraft:
     description: str | None = None
     model: str | None = None
     tools: tuple[str, ...] | None = None
+    memory: MemoryMode | None = None
 
 
 class AgentCases:
@@ -175,9 +176,12 @@ class AgentCases:
         agents = self.all(store)[0] if any(tool.startswith(AGENT_PREFIX) for tool in agent.tools) else {}
         tools = tuple(tool for tool in agent.tools if self._toolbox.is_allowed(tool, agents=agents))
         warnings = [
-            f"{agent.agent_id}: the tool {tool!r} is unknown or not allowed, and left out"
-            for tool in agent.tools
-            if tool not in tools
+            *agent.warnings,
+            *(
+                f"{agent.agent_id}: the tool {tool!r} is unknown or not allowed, and left out"
+                for tool in agent.tools
+                if tool not in tools
+            ),
         ]
         model = agent.model if agent.model != "inherit" else None
         try:
@@ -246,6 +250,7 @@ class AgentCases:
                 "description": one_line(description, "description", longest=_MAX_DESCRIPTION),
                 "system_prompt": prompt.replace("\r\n", "\n").replace("\r", "\n"),
                 "model": base.model if draft.model is None else draft.model,
+                "memory": base.memory if draft.memory is None else draft.memory,
                 "tools": base.tools if draft.tools is None else tuple(dict.fromkeys(draft.tools)),
             }
         )

@@ -9,7 +9,7 @@ from typing import Any, cast
 import yaml
 from pydantic import ValidationError
 
-from agent_mcp.domain import AgentId, AgentSpec, parse_agent_id
+from agent_mcp.domain import MEMORY_MODES, AgentId, AgentSpec, parse_agent_id
 from agent_mcp.errors import AgentExists, InvalidArgument, StorageFailed
 from agent_mcp.storage import durable
 from agent_mcp.storage.failures import storage_errors
@@ -19,13 +19,15 @@ from agent_mcp.storage.locks import short_lock
 _FENCE = "---"
 _YAML_BREAKS = ("\\u0085", "\\u2028", "\\u2029")
 """As JSON writes them: YAML takes them for line breaks, which come back as blanks unless they are escaped."""
-_WRITTEN = ("name", "description", "model", "tools", "created_at", "updated_at")
+_WRITTEN = ("name", "description", "model", "tools", "memory", "created_at", "updated_at")
 
 
 def render(spec: AgentSpec, *, others: Mapping[str, Any] | None = None) -> str:
     """The file of an agent, with `others` in its front matter too. `parse` reads the same definition back."""
     fields = spec.model_dump(mode="json", include=set(_WRITTEN))
     kept = {key: fields[key] for key in _WRITTEN if fields[key] not in (None, "", [], ())}
+    if spec.memory == "off":  # the default, and YAML reads the word as a false
+        del kept["memory"]
     whole = {**kept, **(others or {})}
     escape = any(mark in json.dumps(whole, default=str, skipkeys=True) for mark in _YAML_BREAKS)
     front = yaml.safe_dump(whole, sort_keys=False, allow_unicode=not escape, width=1000)
@@ -51,9 +53,22 @@ def parse(text: str, *, agent_id: AgentId, source: str) -> AgentSpec:
     for key in ("name", "description", "model"):
         if key in given and isinstance(given[key], int | float):
             given[key] = str(given[key])
+    warnings: list[str] = []
+    memory = given.pop("memory", "off")
+    if memory in MEMORY_MODES:
+        given["memory"] = memory
+    elif memory is not False:
+        warnings.append(f"{agent_id}: the memory {str(memory)[:40]!r} is unknown (off, explicit, auto), off is used")
     try:
         return AgentSpec.model_validate(
-            {"name": agent_id, **given, "agent_id": agent_id, "system_prompt": body, "source": source}
+            {
+                "name": agent_id,
+                "warnings": warnings,
+                **given,
+                "agent_id": agent_id,
+                "system_prompt": body,
+                "source": source,
+            }
         )
     except ValidationError as error:
         first = error.errors()[0]

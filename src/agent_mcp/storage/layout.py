@@ -21,6 +21,8 @@ class Layout:
         self.catalog = root / "catalog.db"
         self.retired = root / "retired"
         self.secret = root / "secret.key"
+        self.memory = root / "memory.db"
+        self.outbox = root / "outbox.db"
         self.workspaces = root / "workspaces"
 
     def make(self) -> None:

@@ -190,6 +190,11 @@ class Store:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path
 
+    @property
+    def memory_file(self) -> str:
+        """Where the facts about this subject's actors are kept."""
+        return str(self._layout.memory)
+
     def secret_key(self) -> bytes:
         """32 random bytes, the same for every server on this directory; raises StorageFailed."""
         with storage_errors(self.root):
