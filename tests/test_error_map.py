@@ -157,6 +157,7 @@ def test_an_error_of_ours_passes_through_strands_as_it_is() -> None:
 STATUSES = {
     "too_large": 413,
     "invalid_argument": 422,
+    "model_not_allowed": 422,
     "tool_not_allowed": 422,
     "turn_conflict": 422,
     "forbidden": 403,

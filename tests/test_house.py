@@ -13,11 +13,15 @@ ROOT = Path(agent_mcp.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     # What everybody may use.
     ("__init__", "errors", "events", "late", "offline", "agent_loop", "approval_words"),
+    ("model_params",),
     ("server.__init__", "storage.__init__", "http.__init__"),
     ("ids",),
     ("domain",),
     ("config", "cursors", "turn_queue", "token_limit", "approvals", "workspace", "bedrock", "contained", "arguments"),
-    ("models", "toolbox", "transcripts"),
+    ("models.names", "models.ollama_server", "models.clients", "models.litellm_quiet"),
+    ("models.providers",),
+    ("models.choice", "models.building"),
+    ("models.__init__", "toolbox", "transcripts"),
     # What is remembered of actors.
     ("memory.__init__", "memory.database", "memory.ranking"),
     ("memory.facts",),
@@ -62,7 +66,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 """From the ground up. A module imports from floors below its own, never from its own floor or one above."""
 
 DOORS = ("server.", "http.", "doctor")
-BELOW_NO_DOOR_GOES = {"arguments", "domain", "errors", "events", "cursors", "following"}
+BELOW_NO_DOOR_GOES = {"arguments", "domain", "model_params", "errors", "events", "cursors", "following"}
 """What doors may import beside each other and the use cases: the words they speak in, and the view of a turn."""
 
 KNOWS_PATHS = ("storage.", "config", "cli", "demo", "agent_library", "compose", "hosts", "install")

@@ -58,7 +58,7 @@ class AgentFactory:
 
         Raises SessionDamaged where Strands can't restore the history.
         """
-        built = self._models.build(model)
+        built = self._models.build(model, spec.model_params)
         window = SummarizingWindow(budget=budget_of(built.context_window_limit))
         tools = self._toolbox.build(spec.tools, bench)
         approvals = Approvals(self._toolbox.needs_approval(), may_interrupt=bench.may_interrupt)

@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 _HITS = 8
 
 
-def build_service(settings: Settings, environ: Mapping[str, str]) -> Service:
-    """A service over `settings.data_dir`; `environ` is where model providers' credentials are looked for."""
-    models = Models(default=settings.model, environ=environ)
+def build_service(settings: Settings, environ: Mapping[str, str], *, authenticated: bool = False) -> Service:
+    """A service over `settings.data_dir`; `environ` is where model providers' credentials are looked for.
+
+    `authenticated` says that its callers have shown who they are, so that defaults are those for strangers.
+    """
+    models = Models(default=settings.model, environ=environ, allowed=settings.allow_models, authenticated=authenticated)
     room = MemoryRoom(sync=settings.fsync)
     toolbox = Toolbox(modules=settings.tools, allowed=settings.allow_tools, unapproved=settings.approve)
 

@@ -27,6 +27,10 @@ class Settings(BaseModel):
 
     data_dir: Path = Field(description="The one directory with everything.")
     model: str = Field(default="auto", description="Model of agents that name none: provider:model_id, or auto.")
+    allow_models: tuple[str, ...] = Field(
+        default=(),
+        description="Models that callers may name, patterns; unset: all, with authentication only the default one.",
+    )
     session_ttl: int = Field(
         default=3600, ge=0, le=LONGEST_LIFE, description="Idle seconds until a session expires; 0 = never."
     )
@@ -52,7 +56,7 @@ class Settings(BaseModel):
             return tuple(os.path.abspath(os.path.expanduser(p)) for p in value.split(os.pathsep) if p.strip())
         return value
 
-    @field_validator("tools", "allow_tools", "approve", mode="before")
+    @field_validator("tools", "allow_models", "allow_tools", "approve", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

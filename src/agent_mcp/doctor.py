@@ -33,6 +33,7 @@ def _examine(service: Service, caller: Caller) -> list[Finding]:
     findings = [Finding(True, "versions", f"{packages}, Python {platform.python_version()}")]
     findings.append(_data_directory(service, caller))
     findings.append(_model(service))
+    findings.extend(Finding(True, "provider", line) for line in service.models.survey())
     allowed = ", ".join(service.toolbox.names())
     findings.append(Finding(True, "tools", f"agents may be given {allowed}; AGENT_MCP_TOOLS adds more"))
     if settings.allow_tools:

@@ -25,6 +25,7 @@ from agent_mcp.ids import (
     parse_turn_id as parse_turn_id,
     slug as slug,
 )
+from agent_mcp.model_params import ModelParams
 
 DEFAULT_ACTOR = ActorId("local")
 MAX_PROMPT_BYTES = 1024 * 1024
@@ -99,6 +100,7 @@ class AgentSpec(Fact):
     description: str = ""
     system_prompt: str = ""
     model: str | None = None
+    model_params: ModelParams = {}
     tools: tuple[str, ...] = ()
     memory: MemoryMode = "off"
     source: str = "own"
@@ -108,7 +110,7 @@ class AgentSpec(Fact):
 
     def same_definition(self, other: "AgentSpec") -> bool:
         """Whether both would behave alike; dates, source and warnings don't count."""
-        fields = {"name", "description", "system_prompt", "model", "tools", "memory"}
+        fields = {"name", "description", "system_prompt", "model", "model_params", "tools", "memory"}
         return self.model_dump(include=fields) == other.model_dump(include=fields)
 
 

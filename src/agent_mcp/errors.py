@@ -30,6 +30,11 @@ class ToolNotAllowed(AgentMcpError):
     http_status = 422
 
 
+class ModelNotAllowed(AgentMcpError):
+    code = "model_not_allowed"
+    http_status = 422
+
+
 class TurnConflict(AgentMcpError):
     code = "turn_conflict"
     http_status = 422

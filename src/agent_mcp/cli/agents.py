@@ -8,9 +8,12 @@ import click
 
 from agent_mcp.cli.common import CALLER, command, json_option, print_json, print_table, use_service
 from agent_mcp.domain import MEMORY_MODES, AgentSpec, MemoryMode, parse_agent_id
+from agent_mcp.model_params import ModelParams, parse_params
 from agent_mcp.service import Service
 from agent_mcp.service.agent_cases import AgentDraft, AgentPage
 from agent_mcp.service.stores import MAX_PAGE
+
+_PARAM_HELP = f"A parameter of its model ({', '.join(ModelParams.__annotations__)}); can be given several times."
 
 
 @click.group()
@@ -60,6 +63,7 @@ def show(context: click.Context, agent_id: str, as_json: bool) -> None:
 @click.option("--system-prompt", help='Who the agent is and how it works; "-" reads it from stdin.')
 @click.option("--description", help="What to use it for.")
 @click.option("--agent-model", help="provider:model_id", metavar="MODEL")
+@click.option("--param", "params", multiple=True, help=_PARAM_HELP, metavar="NAME=VALUE")
 @click.option("--tool", "tools", multiple=True, help="A tool that it may use; can be given several times.")
 @click.option("--memory", type=click.Choice(MEMORY_MODES), help="Whether it sees what is remembered of its actor.")
 @click.option("--id", "agent_id", help="An id of your own.")
@@ -71,6 +75,7 @@ def create(
     system_prompt: str | None,
     description: str | None,
     agent_model: str | None,
+    params: tuple[str, ...],
     tools: tuple[str, ...],
     memory: MemoryMode | None,
     agent_id: str | None,
@@ -85,6 +90,7 @@ def create(
         system_prompt=system_prompt,
         description=description,
         model=agent_model,
+        model_params=parse_params(params) if params else None,
         tools=tools or None,
         memory=memory,
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Literal
 
 import anyio
 from mcp_types import InputRequiredResult
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from agent_mcp.domain import (
     LONGEST_LIFE,
@@ -24,6 +25,7 @@ from agent_mcp.domain import (
     parse_turn_id,
 )
 from agent_mcp.following import Followed
+from agent_mcp.model_params import ModelParams, params_schema
 from agent_mcp.server.memory_tools import forget, recall, remember
 from agent_mcp.server.progress import decided, finish
 from agent_mcp.server.tool_table import Call, ToolTable
@@ -51,6 +53,16 @@ def _listed(value: object) -> object:
     return value
 
 
+def _read(value: object) -> object:
+    """Some hosts send an object as its JSON."""
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
 _SystemPrompt = Annotated[str, Field(description="Who the agent is and how it works")]
 _Memory = Annotated[
     MemoryMode,
@@ -58,6 +70,7 @@ _Memory = Annotated[
 ]
 _Description = Annotated[str, Field(description="What to use it for, for list_agents")]
 _Model = Annotated[str, Field(description='"provider:model_id", such as a Bedrock model id; default: the server\'s')]
+_ModelParams = Annotated[ModelParams, BeforeValidator(_read), WithJsonSchema(params_schema())]
 _Tools = Annotated[
     list[str],
     BeforeValidator(_listed),
@@ -71,6 +84,7 @@ async def create_agent(
     system_prompt: _SystemPrompt | None = None,
     description: _Description | None = None,
     model: _Model | None = None,
+    model_params: _ModelParams | None = None,
     tools: _Tools | None = None,
     memory: _Memory | None = None,
     agent_id: Annotated[_AgentId | None, Field(description="An id of your own")] = None,
@@ -80,7 +94,7 @@ async def create_agent(
 ) -> CreatedAgent:
     """Make an agent: a stored definition that remembers what is said in each of its sessions. Not needed for ordinary
     questions: ask_agent has a built-in agent. The same definition again gives the agent there is."""
-    draft = _draft(name, system_prompt, description, model, tools, memory)
+    draft = _draft(name, system_prompt, description, model, model_params, tools, memory)
     return await call.service.agents.create(call.caller, draft, agent_id=agent_id, example=example)
 
 
@@ -91,11 +105,12 @@ async def update_agent(
     system_prompt: _SystemPrompt | None = None,
     description: _Description | None = None,
     model: _Model | None = None,
+    model_params: _ModelParams | None = None,
     tools: _Tools | None = None,
     memory: _Memory | None = None,
 ) -> AgentSpec:
     """Change an agent: what is given is replaced, the rest stays. Its sessions go on with the new definition."""
-    draft = _draft(name, system_prompt, description, model, tools, memory)
+    draft = _draft(name, system_prompt, description, model, model_params, tools, memory)
     return await call.service.agents.update(call.caller, agent_id, draft)
 
 
@@ -278,6 +293,7 @@ def _draft(
     system_prompt: str | None,
     description: str | None,
     model: str | None,
+    model_params: ModelParams | None,
     tools: list[str] | None,
     memory: MemoryMode | None,
 ) -> AgentDraft:
@@ -286,6 +302,7 @@ def _draft(
         system_prompt=system_prompt,
         description=description,
         model=model,
+        model_params=model_params,
         tools=tuple(tools) if tools is not None else None,
         memory=memory,
     )

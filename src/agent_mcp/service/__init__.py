@@ -41,7 +41,7 @@ class Service:
         self._engine = engine
         self._room = room
         self._stores = Stores(settings)
-        self.agents = AgentCases(stores=self._stores, toolbox=toolbox, directories=directories)
+        self.agents = AgentCases(stores=self._stores, models=models, toolbox=toolbox, directories=directories)
         self.memories = MemoryCases(stores=self._stores, room=room)
         self.sessions = SessionCases(
             stores=self._stores, settings=settings, models=models, agents=self.agents, is_running=engine.is_running

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from agent_mcp import agent_library, cursors
 from agent_mcp.domain import AgentId, AgentSpec, Caller, Fact, MemoryMode, now, slug
-from agent_mcp.errors import AgentExists, AgentNotFound, Forbidden, InvalidArgument
-from agent_mcp.models import parse_model
+from agent_mcp.errors import AgentExists, AgentNotFound, Forbidden, InvalidArgument, ModelNotAllowed
+from agent_mcp.model_params import ModelParams
+from agent_mcp.models import Models
 from agent_mcp.service.stores import DEFAULT_PAGE, Stores, one_line, page_size, threaded
 from agent_mcp.storage.agent_files import AgentDirectory, render
 from agent_mcp.storage.store import Store
@@ -46,6 +47,7 @@ class AgentDraft:
     system_prompt: str | None = None
     description: str | None = None
     model: str | None = None
+    model_params: ModelParams | None = None
     tools: tuple[str, ...] | None = None
     memory: MemoryMode | None = None
 
@@ -53,8 +55,11 @@ class AgentDraft:
 class AgentCases:
     """The use cases of agents. Own agents win over those in `directories`, and these over the built-in ones."""
 
-    def __init__(self, *, stores: Stores, toolbox: Toolbox, directories: Sequence[AgentDirectory]) -> None:
+    def __init__(
+        self, *, stores: Stores, models: Models, toolbox: Toolbox, directories: Sequence[AgentDirectory]
+    ) -> None:
         self._stores = stores
+        self._models = models
         self._toolbox = toolbox
         self._directories = tuple(directories)
 
@@ -186,9 +191,10 @@ class AgentCases:
         model = agent.model if agent.model != "inherit" else None
         try:
             if model is not None:
-                parse_model(model)
-        except InvalidArgument:
-            warnings.append(f"{agent.agent_id}: the model {model!r} is unknown, the default is used")
+                self._models.check(model)
+        except (InvalidArgument, ModelNotAllowed) as error:
+            state = "not allowed" if isinstance(error, ModelNotAllowed) else "unknown"
+            warnings.append(f"{agent.agent_id}: the model {model!r} is {state}, the default is used")
             model = None
         return agent.model_copy(update={"tools": tools, "model": model, "warnings": tuple(warnings)})
 
@@ -236,7 +242,7 @@ class AgentCases:
     def _drafted(self, base: AgentSpec, draft: AgentDraft) -> AgentSpec:
         """`base` with what the draft says, checked; raises InvalidArgument."""
         if draft.model is not None:
-            parse_model(draft.model)
+            self._models.check(draft.model)
         if draft.tools is not None and len(draft.tools) > _MAX_TOOLS:
             raise InvalidArgument(f"{len(draft.tools)} tools are too many for one agent: give it at most {_MAX_TOOLS}.")
         prompt = base.system_prompt if draft.system_prompt is None else draft.system_prompt
@@ -251,6 +257,7 @@ class AgentCases:
                 "system_prompt": prompt.replace("\r\n", "\n").replace("\r", "\n"),
                 "model": base.model if draft.model is None else draft.model,
                 "memory": base.memory if draft.memory is None else draft.memory,
+                "model_params": base.model_params if draft.model_params is None else draft.model_params,
                 "tools": base.tools if draft.tools is None else tuple(dict.fromkeys(draft.tools)),
             }
         )

@@ -19,13 +19,13 @@ from agent_mcp.storage.locks import short_lock
 _FENCE = "---"
 _YAML_BREAKS = ("\\u0085", "\\u2028", "\\u2029")
 """As JSON writes them: YAML takes them for line breaks, which come back as blanks unless they are escaped."""
-_WRITTEN = ("name", "description", "model", "tools", "memory", "created_at", "updated_at")
+_WRITTEN = ("name", "description", "model", "model_params", "tools", "memory", "created_at", "updated_at")
 
 
 def render(spec: AgentSpec, *, others: Mapping[str, Any] | None = None) -> str:
     """The file of an agent, with `others` in its front matter too. `parse` reads the same definition back."""
     fields = spec.model_dump(mode="json", include=set(_WRITTEN))
-    kept = {key: fields[key] for key in _WRITTEN if fields[key] not in (None, "", [], ())}
+    kept = {key: fields[key] for key in _WRITTEN if fields[key] not in (None, "", [], {}, ())}
     if spec.memory == "off":  # the default, and YAML reads the word as a false
         del kept["memory"]
     whole = {**kept, **(others or {})}

@@ -1,0 +1,218 @@
+"""From a name to Strands' model class: one builder for each provider, with what the operator's environment says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agent_mcp.errors import InvalidArgument
+from agent_mcp.late import load_strands
+from agent_mcp.model_params import ModelParams
+from agent_mcp.models.clients import STREAMS, Clients
+from agent_mcp.models.ollama_server import base_url
+from agent_mcp.models.providers import PROVIDERS, llamacpp_url
+
+if TYPE_CHECKING:
+    from strands.models.model import Model
+
+_ANTHROPIC_TOKENS = 32_000
+"""Anthropic's API wants a limit with each request; every Claude model since 4 can write as much."""
+_GEMINI_2_THOUGHTS = {"low": 1_024, "medium": 8_192, "high": 24_576}
+"""Tokens to think with, for the models that are not told a level."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is to be built. `params` are the caller's, everything in `environ` the operator's."""
+
+    model_id: str
+    params: ModelParams
+    environ: Mapping[str, str]
+    clients: Clients
+
+    def key(self, provider: str) -> str | None:
+        name = PROVIDERS[provider].key(self.environ)
+        return self.environ[name] if name else None
+
+
+def build(provider: str, order: Order) -> Model:
+    """The model. Blocking: imports the provider's package. Raises InvalidArgument for what it is known not to have."""
+    load_strands()
+    return _BUILDERS[provider](order)
+
+
+def _bedrock(order: Order) -> Model:
+    from botocore.config import Config
+    from strands.models.bedrock import DEFAULT_READ_TIMEOUT
+    from strands.models.model import CacheConfig
+
+    from agent_mcp.bedrock import WholeBedrockModel
+
+    given = order.params
+    config: dict[str, Any] = {
+        "temperature": given.get("temperature"),
+        "top_p": given.get("top_p"),
+        "max_tokens": given.get("max_tokens"),
+        "stop_sequences": given.get("stop"),
+        "additional_request_fields": _bedrock_effort(order.model_id, given.get("reasoning_effort")),
+    }
+    return WholeBedrockModel(
+        model_id=order.model_id,
+        boto_session=order.clients.aws,
+        boto_client_config=Config(read_timeout=DEFAULT_READ_TIMEOUT, max_pool_connections=STREAMS),
+        cache_config=CacheConfig(tools_ttl=True),
+        **{name: value for name, value in config.items() if value is not None},
+    )
+
+
+def _bedrock_effort(model_id: str, effort: str | None) -> dict[str, Any] | None:
+    """Converse has no field of its own for it: each maker's models read another one."""
+    if effort is None:
+        return None
+    if "anthropic." in model_id:
+        return {"output_config": {"effort": effort}}
+    if "openai." in model_id:
+        return {"reasoning_effort": effort}
+    if "amazon.nova-2" in model_id:
+        return {"reasoningConfig": {"type": "enabled", "maxReasoningEffort": effort}}
+    raise InvalidArgument(
+        f"It is not known how {model_id[:100]!r} is told a reasoning_effort: leave it out of the agent's model_params."
+    )
+
+
+def _anthropic(order: Order) -> Model:
+    from strands.models.anthropic import AnthropicModel
+    from strands.models.model import CacheConfig
+
+    given = order.params
+    params: dict[str, Any] = {
+        "temperature": given.get("temperature"),
+        "top_p": given.get("top_p"),
+        "stop_sequences": given.get("stop"),
+        "output_config": {"effort": effort} if (effort := given.get("reasoning_effort")) else None,
+    }
+    return AnthropicModel(
+        client_args={
+            "api_key": order.environ.get("ANTHROPIC_API_KEY"),
+            "auth_token": order.environ.get("ANTHROPIC_AUTH_TOKEN"),
+            "base_url": order.environ.get("ANTHROPIC_BASE_URL"),
+            "http_client": order.clients.http,
+            "max_retries": 0,
+        },
+        model_id=order.model_id,
+        max_tokens=given.get("max_tokens", _ANTHROPIC_TOKENS),
+        params=_given(params),
+        cache_config=CacheConfig(tools_ttl=True),
+    )
+
+
+def _openai(order: Order) -> Model:
+    from openai import AsyncOpenAI
+    from strands.models.model import CacheConfig
+    from strands.models.openai import OpenAIModel
+
+    address = order.environ.get("OPENAI_BASE_URL")
+    params: dict[str, Any] = dict(order.params)
+    if not address and "max_tokens" in params:
+        params["max_completion_tokens"] = params.pop("max_tokens")  # the newer models know only this name
+    client = AsyncOpenAI(
+        api_key=order.key("openai") or "none",  # a server of one's own wants none, the package does
+        base_url=address,
+        http_client=order.clients.http,
+        max_retries=0,
+    )
+    return OpenAIModel(
+        client=client,
+        model_id=order.model_id,
+        params=params,
+        # Other servers may refuse a field that only OpenAI's knows.
+        cache_config=None if address else CacheConfig(),
+    )
+
+
+def _ollama(order: Order) -> Model:
+    from strands.models.ollama import OllamaModel
+
+    given = order.params
+    config: dict[str, Any] = {
+        "temperature": given.get("temperature"),
+        "top_p": given.get("top_p"),
+        "max_tokens": given.get("max_tokens"),
+        "stop_sequences": given.get("stop"),
+        "additional_args": {"think": effort} if (effort := given.get("reasoning_effort")) else None,
+    }
+    return OllamaModel(
+        base_url(order.environ),
+        ollama_client_args={"transport": order.clients.local},
+        model_id=order.model_id,
+        **_given(config),
+    )
+
+
+def _gemini(order: Order) -> Model:
+    from google.genai import Client, types
+    from strands.models.gemini import GeminiModel
+
+    given = order.params
+    params: dict[str, Any] = {
+        "temperature": given.get("temperature"),
+        "top_p": given.get("top_p"),
+        "max_output_tokens": given.get("max_tokens"),
+        "stop_sequences": given.get("stop"),
+    }
+    if effort := given.get("reasoning_effort"):
+        older = order.model_id.startswith("gemini-2")
+        params["thinking_config"] = (
+            {"thinking_budget": _GEMINI_2_THOUGHTS[effort]} if older else {"thinking_level": effort.upper()}
+        )
+    options = types.HttpOptions(
+        base_url=order.environ.get("GOOGLE_GEMINI_BASE_URL"),
+        httpx_async_client=order.clients.http,
+        retry_options=types.HttpRetryOptions(attempts=1),
+    )
+    client = Client(api_key=order.key("gemini"), vertexai=False, http_options=options)
+    return GeminiModel(client=client, model_id=order.model_id, params=_given(params))
+
+
+def _litellm(order: Order) -> Model:
+    from agent_mcp.models.litellm_quiet import LiteLLMModel
+
+    return LiteLLMModel(
+        client_args={"num_retries": 0, "max_retries": 0}, model_id=order.model_id, params=dict(order.params)
+    )
+
+
+def _llamacpp(order: Order) -> Model:
+    from strands.models.llamacpp import LlamaCppModel
+
+    given = dict(order.params)
+    effort = given.pop("reasoning_effort", None)
+    if effort is not None:
+        raise InvalidArgument("llama.cpp takes no reasoning_effort: leave it out of the agent's model_params.")
+    return LlamaCppModel(base_url=llamacpp_url(order.environ), model_id=order.model_id, params=given)
+
+
+def _offline(order: Order) -> Model:
+    from agent_mcp.offline import OfflineModel
+
+    try:
+        return OfflineModel(order.model_id)
+    except ValueError as error:
+        raise InvalidArgument(str(error)) from None
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+_BUILDERS: Mapping[str, Callable[[Order], Model]] = {
+    "anthropic": _anthropic,
+    "bedrock": _bedrock,
+    "gemini": _gemini,
+    "litellm": _litellm,
+    "llamacpp": _llamacpp,
+    "offline": _offline,
+    "ollama": _ollama,
+    "openai": _openai,
+}

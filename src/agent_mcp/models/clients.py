@@ -1,0 +1,63 @@
+"""What models of one provider share: its HTTP connections, AWS's session. All are used on the agents' loop only."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import boto3
+    import httpx
+
+STREAMS = 64
+"""Answers that may stream at once: as many as the agents' loop has threads for."""
+_SECONDS_TO_CONNECT = 10.0
+_SECONDS_OF_SILENCE = 600.0
+"""How long a service may say nothing. The turn's own clock is nearly always the shorter one."""
+
+
+class Clients:
+    """Made at their first use, given back by `close`."""
+
+    def __init__(self) -> None:
+        self._opened: list[httpx.AsyncClient | httpx.AsyncHTTPTransport] = []
+
+    @cached_property
+    def http(self) -> httpx.AsyncClient:
+        """For every provider whose package takes a client of ours."""
+        import httpx
+
+        client = httpx.AsyncClient(
+            timeout=httpx.Timeout(_SECONDS_OF_SILENCE, connect=_SECONDS_TO_CONNECT),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=STREAMS),
+            follow_redirects=True,
+        )
+        return self.keep(client)
+
+    @cached_property
+    def local(self) -> httpx.AsyncHTTPTransport:
+        """Connections for Ollama, whose package makes a client for each request."""
+        import httpx
+
+        transport = httpx.AsyncHTTPTransport(
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=STREAMS)
+        )
+        self._opened.append(transport)
+        return transport
+
+    @cached_property
+    def aws(self) -> boto3.Session:
+        """Each new session reads AWS's service descriptions again, for 0.1 s."""
+        import boto3
+
+        return boto3.Session()
+
+    def keep(self, client: httpx.AsyncClient) -> httpx.AsyncClient:
+        """Has a client closed with the others."""
+        self._opened.append(client)
+        return client
+
+    async def close(self) -> None:
+        """To be awaited on the loop on which they were used."""
+        while self._opened:
+            await self._opened.pop().aclose()

@@ -1,0 +1,110 @@
+"""What each provider needs before it can be asked: its package, and a key or an address."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agent_mcp.models import ollama_server
+from agent_mcp.models.names import DEFAULT_MODEL_IDS
+
+AWS_VARIABLES = (
+    "AWS_BEARER_TOKEN_BEDROCK",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_PROFILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider:
+    """`module` is what its package is imported as ("" = comes with agent-mcp), `keys` are variables of which one must
+    be set, `instead` variables that make a key needless."""
+
+    name: str
+    module: str = ""
+    keys: tuple[str, ...] = ()
+    instead: tuple[str, ...] = ()
+
+    @property
+    def is_installed(self) -> bool:
+        try:
+            return not self.module or importlib.util.find_spec(self.module) is not None
+        except ModuleNotFoundError:  # of the package that it would be a part of
+            return False
+
+    def lacks(self, environ: Mapping[str, str]) -> str | None:
+        """What is missing, with what to do about it; None where nothing is known to be."""
+        if not self.is_installed:
+            return f"the package for {self.name} is not installed: pip install 'agent-mcp[{self.name}]'"
+        if self.keys and self.key(environ) is None and not any(environ.get(name) for name in self.instead):
+            return f"{' or '.join(self.keys)} is not set"
+        return None
+
+    def key(self, environ: Mapping[str, str]) -> str | None:
+        """The variable that its key is taken from."""
+        return next((name for name in self.keys if environ.get(name)), None)
+
+
+PROVIDERS: Mapping[str, Provider] = {
+    provider.name: provider
+    for provider in (
+        Provider(name="anthropic", module="anthropic", keys=("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")),
+        Provider(name="openai", module="openai", keys=("OPENAI_API_KEY",), instead=("OPENAI_BASE_URL",)),
+        Provider(name="bedrock"),
+        Provider(name="ollama", module="ollama"),
+        Provider(name="gemini", module="google.genai", keys=("GEMINI_API_KEY", "GOOGLE_API_KEY")),
+        Provider(name="litellm", module="litellm"),
+        Provider(name="llamacpp"),
+        Provider(name="offline"),
+    )
+}
+assert PROVIDERS.keys() == DEFAULT_MODEL_IDS.keys()
+
+
+def aws_credentials(environ: Mapping[str, str]) -> str | None:
+    """Where AWS credentials are found, without asking the network; None if nowhere. Blocking."""
+    for variable in AWS_VARIABLES:
+        if environ.get(variable):
+            return f"{variable} is set"
+    import botocore.session
+
+    if "default" in botocore.session.Session().available_profiles:
+        return "the AWS configuration has a default profile"
+    return None
+
+
+def survey(environ: Mapping[str, str]) -> list[str]:
+    """One line for each provider: whether it could be asked, and why not. Blocking."""
+    return [f"{name}: {_state(provider, environ)}" for name, provider in PROVIDERS.items()]
+
+
+def _state(provider: Provider, environ: Mapping[str, str]) -> str:
+    lacking = provider.lacks(environ)
+    if lacking is not None:
+        return lacking
+    match provider.name:
+        case "bedrock":
+            found = aws_credentials(environ)
+            return found or "no AWS credentials are set (an instance's role is not looked for)"
+        case "ollama":
+            there = ollama_server.installed(environ)
+            where = ollama_server.base_url(environ)
+            return f"nothing answers at {where}" if there is None else f"{len(there)} models at {where}"
+        case "litellm":
+            return "is installed; each service that it asks wants a key of its own"
+        case "llamacpp":
+            return f"asks {llamacpp_url(environ)}"
+        case "offline":
+            return "is always there"
+        case _:
+            key = provider.key(environ) or next(name for name in provider.instead if environ.get(name))
+            return f"{key} is set"
+
+
+def llamacpp_url(environ: Mapping[str, str]) -> str:
+    """Where llama.cpp's server listens: its own default, unless LLAMACPP_BASE_URL says otherwise."""
+    return environ.get("LLAMACPP_BASE_URL") or "http://localhost:8080"
