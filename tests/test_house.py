@@ -27,10 +27,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("memory.facts",),
     ("memory.local",),
     # Where things are kept. `store` is the front of its package.
-    ("storage.durable", "storage.locks", "storage.layout", "storage.catalog", "storage.failures"),
-    ("storage.fenced", "storage.agent_files", "storage.turn_files"),
+    ("storage.durable", "storage.locks", "storage.layout", "storage.wording", "storage.failures"),
+    ("storage.index_file", "storage.searching", "storage.fenced", "storage.agent_files", "storage.turn_files"),
+    ("storage.catalog",),
     ("storage.history",),
     ("storage.session_files",),
+    ("storage.upkeep",),
     ("storage.store",),
     # Agents and their turns.
     ("context", "settle", "agent_library", "memory.actor_store", "memory.room", "outside"),

@@ -1,13 +1,19 @@
 """Transcripts: messages as Markdown for people and as JSON for programs, in pieces of a bounded size."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 
-from agent_mcp.domain import Message, SessionMeta, transcript_uri
+from agent_mcp.domain import Message, SessionInfo, SessionMeta, transcript_uri
 
 MAX_BYTES = 512 * 1024
 _FOR_FRAME = 4 * 1024  # room for title and links
 _LABELS = {"user": "User", "assistant": "Assistant", "tool": "Tool"}
+
+_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$", re.MULTILINE)
+# HTML that a Markdown reader takes for one block until its end comes, however far that is.
+_ENDS = {"<!--": "-->", "<?": "?>", "<![CDATA[": "]]>", "<pre": "</pre>", "<script": "</script>", "<style": "</style>"}
+_ENDS["<textarea"] = "</textarea>"
 
 Read = Callable[[int, int], Sequence[Message]]
 """Reads messages: from an index, at most so many."""
@@ -40,8 +46,7 @@ def markdown(meta: SessionMeta, read: Read, *, total: int, before: int | None = 
     end = total if before is None else min(before, total)
     room = MAX_BYTES - _FOR_FRAME
     shown = newest(read, before=end, max_bytes=room, size=lambda m: len(_entry(m, room).encode()) + 1)
-    parts = [f"# {meta.title or meta.session_id}\n"]
-    parts.append(f"Session `{meta.session_id}` with agent `{meta.agent_id}` for `{meta.actor_id}`.\n")
+    parts = [_head(meta)]
     if shown and shown[0].index > 0:
         parts.append(f"Earlier: <{transcript_uri(meta.session_id)}/{shown[0].index}>\n")
     parts.extend(_entry(message, room) for message in shown)
@@ -50,6 +55,12 @@ def markdown(meta: SessionMeta, read: Read, *, total: int, before: int | None = 
     if end < total:
         parts.append(f"Later: <{transcript_uri(meta.session_id)}>\n")
     return "\n".join(parts)
+
+
+def document(meta: SessionMeta | SessionInfo, messages: Sequence[Message]) -> str:
+    """A whole transcript as Markdown, however long."""
+    entries = "\n".join(_entry(message, None) for message in messages) or "Nothing was said yet.\n"
+    return f"{_head(meta)}\n{entries}"
 
 
 def messages_json(meta: SessionMeta, read: Read, *, total: int) -> str:
@@ -68,16 +79,40 @@ def messages_json(meta: SessionMeta, read: Read, *, total: int) -> str:
     return f'{json.dumps(head)[:-1]}, "messages": [{",".join(dump(m) for m in shown)}]}}'
 
 
-def _entry(message: Message, longest: int) -> str:
-    cut = _cut(message, longest)
+def _head(meta: SessionMeta | SessionInfo) -> str:
+    about = f"Session `{meta.session_id}` with agent `{meta.agent_id}` for `{meta.actor_id}`.\n"
+    return f"# {meta.title or meta.session_id}\n\n{about}"
+
+
+def _entry(message: Message, longest: int | None) -> str:
+    cut = message if longest is None else _cut(message, longest)
     at = f" ({cut.created_at:%Y-%m-%d %H:%M} UTC)" if cut.created_at else ""
     lines = [f"## {cut.index}. {_LABELS[cut.role]}{at}\n"]
     if cut.text:
-        lines.append(_fenced(cut.text) if cut.role == "tool" else f"{cut.text}\n")
+        lines.append(_fenced(cut.text) if cut.role == "tool" else f"{_closed(cut.text)}\n")
     for call in cut.tool_calls:
         arguments = json.dumps(call.arguments, ensure_ascii=False, default=str)
         lines.append(f"Uses the tool `{call.name}`:\n\n{_fenced(arguments)}")
     return "\n".join(lines)
+
+
+def _closed(text: str) -> str:
+    """The text with an end for a code block or an HTML block that it leaves open: it would swallow what follows."""
+    fence: str | None = None
+    outside = 0  # where the last code block ended
+    for match in _FENCE.finditer(text):
+        mark, rest = match[1], match[2]
+        if fence is None:
+            fence = None if mark[0] == "`" and "`" in rest else mark
+        elif mark[0] == fence[0] and len(mark) >= len(fence) and not rest.strip():
+            fence, outside = None, match.end()
+    if fence is not None:
+        return f"{text}\n{fence}"
+    for begin, end in _ENDS.items():
+        found = list(re.finditer(rf"^ {{0,3}}{re.escape(begin)}", text[outside:], re.MULTILINE | re.IGNORECASE))
+        if found and end not in text[outside + found[-1].end() :].lower():
+            return f"{text}\n{end}"
+    return text
 
 
 def _fenced(text: str) -> str:

@@ -31,6 +31,7 @@ from agent_mcp.models import Models
 from agent_mcp.service.agent_cases import AgentCases
 from agent_mcp.service.stores import DEFAULT_PAGE, Stores, one_line, page_size, threaded
 from agent_mcp.storage.history import History
+from agent_mcp.storage.searching import Listed, Position
 from agent_mcp.storage.store import Store
 
 _MAX_TITLE = 200
@@ -166,12 +167,12 @@ class SessionCases:
         limit: int = DEFAULT_PAGE,
         cursor: str | None = None,
     ) -> SessionPage:
-        """Sessions, most recently active first; with `query` those in which something fits it, with a snippet."""
+        """Sessions, most recently active first; with `query` those that fit it, by relevance, with a snippet."""
         store = self._stores.of(caller)
         size = page_size(limit)
         if status == "damaged":
             store.refresh_all()  # Damage does not come through us: only a look at all files finds it.
-        position = cursors.decode(cursor, (int, str)) if cursor else None
+        after = cursors.decode(cursor, (int, int, str)) if cursor else None
         rows = store.list_sessions(
             now=now(),
             limit=size + 1,
@@ -179,22 +180,22 @@ class SessionCases:
             actor_id=actor_id,
             status=status,
             query=query if query and query.strip() else None,
-            after=(int(position[0]), str(position[1])) if position else None,
+            after=Position(int(after[0]), int(after[1]), str(after[2])) if after else None,
         )
         shown = rows[:size]
-        infos = [self._listed(store, row[0], snippet=row[3]) for row in shown]
+        infos = [self._listed(store, row) for row in shown]
         more = len(rows) > size
         return SessionPage(
             sessions=tuple(info for info in infos if info is not None),
-            next_cursor=cursors.encode([shown[-1][2], shown[-1][0]]) if more else None,
+            next_cursor=cursors.encode(list(shown[-1].position)) if more else None,
         )
 
     @threaded
     def expired_before(self, caller: Caller, at: datetime) -> list[SessionId]:
         """The sessions that had expired at that time, by what their own files say: they are about to be deleted."""
         store = self._stores.of(caller)
-        rows = store.list_sessions(now=at, limit=1_000_000, status="expired")
-        return [row[0] for row in rows if self._had_expired(store, row[0], at)]
+        rows = store.list_sessions(now=at, limit=1_000_000, status="expired", exact=False)
+        return [row.session_id for row in rows if self._had_expired(store, row.session_id, at)]
 
     @threaded
     def read(
@@ -337,15 +338,14 @@ class SessionCases:
         except NoModel:
             return None  # An ask will say so; a session can wait for it.
 
-    def _listed(self, store: Store, session_id: SessionId, *, snippet: str | None) -> ListedSession | None:
-        damaged = store.refresh(session_id)
+    def _listed(self, store: Store, row: Listed) -> ListedSession | None:
         try:
-            meta = store.find_session(session_id)
+            meta = store.find_session(row.session_id)
         except SessionDamaged:
-            meta = store.unreadable_session(session_id)
+            meta = store.unreadable_session(row.session_id)
         if meta is None:
             return None
-        return ListedSession(**dict(self.info(store, meta, damaged=damaged)), snippet=snippet)
+        return ListedSession(**dict(self.info(store, meta, damaged=row.damaged)), snippet=row.snippet)
 
 
 def _end_of_turn(history: History, *, total: int, at: int | None) -> int:

@@ -19,6 +19,7 @@ class Layout:
         self.turns = root / "turns"
         self.locks = root / "locks"
         self.catalog = root / "catalog.db"
+        self.catalog_lock = self.locks / "catalog.lock"
         self.retired = root / "retired"
         self.secret = root / "secret.key"
         self.memory = root / "memory.db"

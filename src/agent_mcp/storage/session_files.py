@@ -3,7 +3,7 @@
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,16 +27,20 @@ class SessionFiles:
         self._sync = sync
         self._default_ttl = default_ttl
 
-    def ids(self) -> list[SessionId]:
-        """The ids of all session directories, damaged ones too."""
-        found: list[SessionId] = []
-        for entry in os.scandir(self._layout.root):
-            if entry.name.startswith(SESSION_PREFIX) and entry.is_dir(follow_symlinks=False):
-                try:
-                    found.append(parse_session_id(entry.name.removeprefix(SESSION_PREFIX)))
-                except InvalidArgument:
-                    continue  # A name that we would not have given: not ours, left alone.
-        return sorted(found)
+    def ids(self, *, known: Set[SessionId] = frozenset()) -> set[SessionId]:
+        """The ids of all session directories, damaged ones too. Of those that are `known`, only names are looked at."""
+        names = {
+            name[len(SESSION_PREFIX) :] for name in os.listdir(self._layout.root) if name.startswith(SESSION_PREFIX)
+        }
+        found = {session_id for session_id in known if session_id in names}
+        for name in names - found:
+            try:
+                session_id = parse_session_id(name)
+            except InvalidArgument:
+                continue  # A name that we would not have given: not ours, left alone.
+            if self.is_there(session_id):
+                found.add(session_id)
+        return found
 
     def create(self, meta: SessionMeta, *, source: History | None = None, count: int = 0, whole: bool = False) -> None:
         """Makes the session whole or not at all, with the first `count` messages of `source`; raises SessionExists.

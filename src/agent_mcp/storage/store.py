@@ -1,11 +1,9 @@
 """The store of one subject: agents, sessions and turns in its directory, with an index over them."""
 
-import hashlib
 import logging
-import os
 import secrets
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,20 +11,23 @@ from pathlib import Path
 from filelock import AsyncFileLock
 
 from agent_mcp.domain import ActorId, AgentId, SessionId, SessionMeta, TurnId, TurnRecord
-from agent_mcp.errors import SessionDamaged, SessionNotFound
+from agent_mcp.errors import SessionNotFound
 from agent_mcp.storage import durable
 from agent_mcp.storage.agent_files import AgentFiles
-from agent_mcp.storage.catalog import Catalog, Change, Hit
+from agent_mcp.storage.catalog import Catalog, Change
 from agent_mcp.storage.failures import storage_errors
 from agent_mcp.storage.history import History
 from agent_mcp.storage.layout import Layout
 from agent_mcp.storage.locks import ProcessLock, remove_dead, session_lock
+from agent_mcp.storage.searching import Hit, Listed, Position
 from agent_mcp.storage.session_files import SessionFiles
 from agent_mcp.storage.turn_files import TurnFiles
+from agent_mcp.storage.upkeep import Upkeep
 
 logger = logging.getLogger(__name__)
 
 _UNFINISHED_SECONDS = 3600
+_LOOKS = 3
 
 
 class Store:
@@ -39,7 +40,8 @@ class Store:
         self.agents = AgentFiles(self._layout, sync=sync)
         self._sessions = SessionFiles(self._layout, sync=sync, default_ttl=default_ttl)
         self._turns = TurnFiles(self._layout, sync=sync)
-        self._catalog = Catalog(self._layout.catalog, fill=self._fill)
+        self._catalog = Catalog(self._layout.catalog, lock=self._layout.catalog_lock)
+        self._upkeep = Upkeep(self._layout, sessions=self._sessions, turns=self._turns, catalog=self._catalog)
         self._process = ProcessLock(self._layout.locks)
         self._opened = False
 
@@ -63,8 +65,10 @@ class Store:
             removed = self._turns.remove_old()
         if removed:
             self._index(lambda: self._catalog.remove_turns(removed))
+        self._upkeep.start()
 
     def close(self) -> None:
+        self._upkeep.stop()
         self._catalog.close()
         self._process.release()
 
@@ -87,7 +91,15 @@ class Store:
             self._sessions.remove(session_id)
             for turn_id in turns:
                 self._turns.remove(turn_id)
-        self._index(lambda: self._catalog.remove_session(session_id))
+        self._index(lambda: self._catalog.remove_sessions([session_id]))
+
+    def erase_from_index(self, session_ids: Sequence[SessionId]) -> None:
+        """Leaves no byte of these sessions in the index. Their directories must be gone. Raises StorageFailed.
+
+        Takes seconds where there is much else in the index.
+        """
+        with storage_errors(self.root):
+            self._catalog.erase_sessions(session_ids)
 
     def remove_session_lock(self, session_id: SessionId) -> None:
         """Removes the lock file of a session that is gone. It must be held: who waits for it takes a new file."""
@@ -127,14 +139,14 @@ class Store:
     def save_turn(self, record: TurnRecord, *, sync: bool) -> None:
         with storage_errors(self.root):
             self._turns.write(record, sync=sync)
-        self._index(lambda: self._catalog.put_turn(record))
+        self._index(lambda: self._catalog.put_turns([record]))
 
     def create_turn(self, record: TurnRecord) -> bool:
         """Writes a new turn's record; False if there is one of this id already. Raises StorageFailed."""
         with storage_errors(self.root):
             created = self._turns.create(record)
         if created:
-            self._index(lambda: self._catalog.put_turn(record))
+            self._index(lambda: self._catalog.put_turns([record]))
         return created
 
     def remove_turn(self, turn_id: TurnId) -> None:
@@ -221,20 +233,31 @@ class Store:
         actor_id: ActorId | None = None,
         status: str = "all",
         query: str | None = None,
-        after: tuple[int, str] | None = None,
-    ) -> list[tuple[SessionId, bool, int, str | None]]:
-        """As `Catalog.list_sessions`, of what is there now, whoever made it; raises StorageFailed."""
+        after: Position | None = None,
+        exact: bool = True,
+    ) -> list[Listed]:
+        """As `Catalog.list_sessions`, of what is there now, whoever made it; raises StorageFailed.
+
+        Without `exact` the files of what is listed are not looked at: for those who look themselves.
+        """
         with storage_errors(self.root):
-            self._catch_up()
-            return self._catalog.list_sessions(
-                now=now,
-                limit=limit,
-                agent_id=agent_id,
-                actor_id=actor_id,
-                status=status,
-                query=query,
-                after=after,
-            )
+            self._upkeep.before_list() if query is None else self._upkeep.before_search()
+            rows: list[Listed] = []
+            for _ in range(_LOOKS):
+                rows = self._catalog.list_sessions(
+                    now=now,
+                    limit=limit,
+                    agent_id=agent_id,
+                    actor_id=actor_id,
+                    status=status,
+                    query=query,
+                    after=after,
+                )
+                # What is shown must be so; what others changed may put it into another place.
+                changed = [row for row in rows if exact and self._upkeep.refresh_readable(row.session_id)]
+                if not changed:
+                    break
+            return rows
 
     def search(self, session_id: SessionId, query: str, *, limit: int) -> list[Hit]:
         """What was said in one session that fits `query`; raises StorageFailed."""
@@ -260,65 +283,17 @@ class Store:
         with storage_errors(self.root):
             return self._catalog.data_version()
 
-    def refresh(self, session_id: SessionId) -> bool:
-        """Brings the index up to date with a session's directory, whoever wrote there; returns whether that is damaged.
-
-        A session whose directory is gone leaves the index.
-        """
-        if not self._sessions.is_there(session_id):
-            self._catalog.remove_session(session_id)
-            return False
-        stamp, files = self._stamp(session_id), self._files(session_id)
-        known = self._catalog.known(session_id)
-        if known.files == files:
-            return known.damaged
-        try:
-            meta = self._sessions.find(session_id)
-            messages = self.history(meta).read() if meta is not None else []
-        except SessionDamaged:
-            self._catalog.put_session(self._damaged_meta(session_id), stamp=stamp, files=files, damaged=True)
-            return True
-        if meta is not None:
-            self._catalog.put_session(meta, stamp=stamp, files=files, messages=messages)
-        return False
-
     def refresh_all(self) -> None:
-        """Brings the index up to date with all sessions, looking at every file."""
-        for session_id in self._sessions.ids():
-            self._refresh_readable(session_id)
-
-    def _catch_up(self) -> None:
-        """Takes up what other programs made, changed or removed: a few microseconds for a session that is as it was."""
-        known = self._catalog.stamps()
-        there = self._sessions.ids()
-        for session_id in there:
-            if known.get(session_id) != self._stamp(session_id):
-                self._refresh_readable(session_id)
-        for session_id in known.keys() - set(there):
-            self._catalog.remove_session(session_id)
-
-    def _refresh_readable(self, session_id: SessionId) -> None:
-        try:
-            self.refresh(session_id)
-        except OSError:  # One directory that the system refuses to read must not hide all others.
-            logger.warning("the session %s can't be read and is not in the index", session_id, exc_info=True)
-
-    def _fill(self, catalog: Catalog) -> None:
-        """Brings the whole index up to date: what others wrote or removed while nobody looked."""
-        self._catch_up()
-        known = catalog.open_by_turn()
-        turns = self._turns.ids()
-        for turn_id in turns:
-            record = self._turns.find(turn_id) if known.get(turn_id, True) else None
-            if record is not None:
-                catalog.put_turn(record)
-        catalog.remove_turns(turn_id for turn_id in known.keys() - set(turns) if self._turns.find(turn_id) is None)
+        """Brings the index up to date with all sessions, looking at every file; raises StorageFailed."""
+        with storage_errors(self.root):
+            self._upkeep.refresh_all()
 
     def _turn_ids(self, session_id: SessionId, *, only_open: bool = False) -> list[TurnId]:
         """A session's turns, the latest first. Without the index by a look at all records."""
         try:
+            self._upkeep.before_turns()
             return self._catalog.turns(session_id, only_open=only_open)
-        except sqlite3.Error:
+        except (sqlite3.Error, OSError):
             logger.warning("the catalog can't be read", exc_info=True)
         records = [r for r in map(self._turns.find, self._turns.ids()) if r is not None and r.session_id == session_id]
         return [r.turn_id for r in sorted(records, key=lambda r: r.created_at, reverse=True)]
@@ -327,55 +302,12 @@ class Store:
         self._index(lambda: self._put_new(meta))
 
     def _put_new(self, meta: SessionMeta) -> None:
-        stamp, files = self._stamp(meta.session_id), self._files(meta.session_id)
-        history = self.history(meta)
-        try:
-            count = history.count()
-            known = min(self._catalog.known(meta.session_id).messages, count)
-            self._catalog.put_session(meta, stamp=stamp, files=files, messages=history.read(offset=known), known=known)
-        except SessionDamaged:
-            self._catalog.put_session(meta, stamp=stamp, files=files, damaged=True)
-
-    def _damaged_meta(self, session_id: SessionId) -> SessionMeta:
-        try:
-            return self._sessions.find(session_id) or self.unreadable_session(session_id)
-        except SessionDamaged:
-            return self.unreadable_session(session_id)
-
-    def _stamp(self, session_id: SessionId) -> str:
-        """Changes when the metadata is written or a message comes or goes."""
-        directory = str(self._layout.session(session_id))
-        times: list[int] = []
-        with suppress(FileNotFoundError, NotADirectoryError):
-            times.append(os.stat(f"{directory}/metadata.json").st_mtime_ns)
-        with suppress(FileNotFoundError, NotADirectoryError):
-            for agent in sorted(os.listdir(f"{directory}/agents")):
-                times.append(os.stat(f"{directory}/agents/{agent}/messages").st_mtime_ns)
-        return ":".join(map(str, times))
-
-    def _files(self, session_id: SessionId) -> str:
-        """Changes with every file of the session: names, sizes and times. A look at each of them."""
-        digest = hashlib.sha256()
-        for directory, _, files in sorted(os.walk(self._layout.session(session_id))):
-            for name in sorted(files):
-                try:
-                    status = os.lstat(os.path.join(directory, name))
-                except FileNotFoundError:
-                    continue  # A file that a turn was just writing, under the name it has until it is whole.
-                digest.update(f"{directory}/{name}:{status.st_size}:{status.st_mtime_ns}\n".encode(errors="replace"))
-        return digest.hexdigest()[:32]
+        while not self._catalog.put_session(self._upkeep.current(meta)):
+            pass  # It was made anew since we looked, and knows less.
 
     def unreadable_session(self, session_id: SessionId) -> SessionMeta:
         """A stand-in for the metadata of a damaged session, so that it can be listed."""
-        at = datetime.fromtimestamp(self._layout.session(session_id).stat().st_mtime, UTC)
-        return SessionMeta(
-            session_id=session_id,
-            agent_id=AgentId("unknown"),
-            actor_id=ActorId("unknown"),
-            created_at=at,
-            last_active_at=at,
-            ttl_seconds=0,
-        )
+        return self._upkeep.unreadable(session_id)
 
     @staticmethod
     def _index(put: Callable[[], None]) -> None:
