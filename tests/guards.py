@@ -140,8 +140,8 @@ GUARDS = (
     Guard(
         "deleting a session ends its turns first",
         "turns.py",
-        "                await place.front()\n                await lock.acquire()\n            await self._loop",
-        "                pass\n            await self._loop",
+        "                    await place.front()\n                    await lock.acquire()\n",
+        "                    pass\n",
         "test_session_life.py::test_deleting_a_session_cancels_what_runs_and_waits_in_it_first",
     ),
 )

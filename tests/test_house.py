@@ -33,6 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("storage.history",),
     ("storage.session_files",),
     ("storage.upkeep",),
+    ("storage.repair",),
     ("storage.store",),
     # Agents and their turns.
     ("context", "settle", "agent_library", "memory.actor_store", "memory.room", "outside"),

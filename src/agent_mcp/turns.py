@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent_mcp.agent_loop import AgentLoop
 from agent_mcp.domain import SessionId, TurnId, TurnRecord
@@ -16,6 +16,7 @@ from agent_mcp.following import Following, Turn
 from agent_mcp.outcomes import CANCELLED, Outcome, completed, failed, timed_out
 from agent_mcp.recovery import recover, refuse_pending
 from agent_mcp.settle import INTERRUPTED
+from agent_mcp.storage.repair import Repair
 from agent_mcp.storage.store import Store
 from agent_mcp.turn_queue import Place, TurnQueues
 from agent_mcp.turn_steps import Admitted, Ask, Repeated, begin, end, end_unbegun, resume
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from agent_mcp.agents import SessionAgent
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _GRACE_SECONDS = 2.0
 """How long a turn that is cancelled has to come to its end by itself."""
@@ -112,6 +114,12 @@ class TurnEngine:
     async def delete_session(self, store: Store, subject: str, session_id: SessionId) -> None:
         """Cancels what runs or waits in a session, then deletes it; raises SessionBusy if a turn does not end."""
         await asyncio.wrap_future(self._loop.submit(self._delete_session(store, subject, session_id)))
+
+    async def repair_session(self, store: Store, subject: str, session_id: SessionId) -> Repair:
+        """Repairs a session between its turns; raises SessionBusy if one does not end, SessionDamaged."""
+        return await asyncio.wrap_future(
+            self._loop.submit(self._between_turns(store, subject, session_id, store.repair_session))
+        )
 
     async def close(self, *, grace: float) -> None:
         """Gives open turns `grace` seconds to end, then cancels and closes them."""
@@ -280,18 +288,29 @@ class TurnEngine:
                 self._turns[record.turn_id].stop.set()
             elif record.is_open:
                 await self._loop.in_thread(store.ask_cancel, record.turn_id)
+
+        def remove(session_id: SessionId) -> None:
+            store.remove_session(session_id)
+            store.remove_session_lock(session_id)
+
+        await self._between_turns(store, subject, session_id, remove)
+
+    async def _between_turns(
+        self, store: Store, subject: str, session_id: SessionId, work: Callable[[SessionId], T]
+    ) -> T:
+        """Does something blocking to a session while no turn runs in it; raises SessionBusy."""
         place = self._queues.join((subject, session_id))
         lock = store.session_lock(session_id)
         try:
-            async with asyncio.timeout(_DELETE_SECONDS):
-                await place.front()
-                await lock.acquire()
-            await self._loop.in_thread(store.remove_session, session_id)
-            await self._loop.in_thread(store.remove_session_lock, session_id)
-        except TimeoutError:
-            raise SessionBusy(
-                f"A turn in the session {session_id!r} does not end: nothing was deleted, try again later."
-            ) from None
+            try:
+                async with asyncio.timeout(_DELETE_SECONDS):
+                    await place.front()
+                    await lock.acquire()
+            except TimeoutError:
+                raise SessionBusy(
+                    f"A turn in the session {session_id!r} does not end: nothing was done, try again later."
+                ) from None
+            return await self._loop.in_thread(work, session_id)
         finally:
             place.leave()
             if lock.is_locked:

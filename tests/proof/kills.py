@@ -21,8 +21,7 @@ async def _reaches(server: Server, place: Place, session: Session, prompt: str, 
     """Asks with a pause at the operation `number`; returns the operation, None where the turn ended without it."""
     await server.plan(pause=number, **plan)
     session.given.append(prompt)
-    arguments = {"prompt": prompt, "session_id": session.session_id, "wait_seconds": 100}
-    asked = asyncio.ensure_future(server.result(server.send("ask_agent", **arguments)))
+    asked = asyncio.ensure_future(server.ask(prompt, session.session_id))
     paused = asyncio.ensure_future(server.told("paused"))
     done, _ = await asyncio.wait({asked, paused}, return_when=asyncio.FIRST_COMPLETED)
     if paused in done:
@@ -221,12 +220,12 @@ PHASES: dict[str, Callable[[Kills, int], Awaitable[int]]] = {
 }
 
 
-async def kill(phase: str, times: int) -> int:
-    """Kills in one phase, in data directories and with a nursery of its own; returns how many kills were counted."""
+async def kill(nursery: Nursery, phase: str, times: int) -> int:
+    """Kills in one phase, in data directories of its own; returns how many kills were counted."""
     counted = 0
-    with tempfile.TemporaryDirectory() as directory, Nursery() as nursery:
+    with tempfile.TemporaryDirectory() as directory:
         while counted < times:
-            async with placed(nursery, Path(directory) / f"{counted}") as place:
+            async with placed(nursery, Path(directory), f"data-{counted}") as place:
                 counted += await PHASES[phase](Kills(place), min(times - counted, _PER_PLACE))
     return counted
 
@@ -248,12 +247,18 @@ async def kill_everywhere(times: int, *, at_once: int, say: Callable[[str], None
     async def one(phase: str) -> None:
         async with free:
             began = time.monotonic()
-            counts[phase] = await kill(phase, each)
+            try:
+                counts[phase] = await kill(nursery, phase, each)
+            except Exception as error:
+                say(f"         {phase}: FAILED ({type(error).__name__}: {error})")
+                raise
             say(f"  {counts[phase]:5}  {phase} ({time.monotonic() - began:.0f} s)")
 
-    async with asyncio.TaskGroup() as tasks:
-        for phase in PHASES:
-            tasks.create_task(one(phase))
+    with Nursery() as nursery:
+        ends = await asyncio.gather(*map(one, PHASES), return_exceptions=True)
+    failures = [end for end in ends if isinstance(end, Exception)]
+    if failures:
+        raise ExceptionGroup("a check failed", failures)
     return counts
 
 

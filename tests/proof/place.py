@@ -163,7 +163,7 @@ class Place:
 
 
 @asynccontextmanager
-async def placed(nursery: Nursery, directory: Path) -> AsyncGenerator[Place]:
+async def placed(nursery: Nursery, directory: Path, name: str = "data") -> AsyncGenerator[Place]:
     """A place with an agent that may use a calculator and the tool that the desk holds."""
     desk = Desk()
     async with AsyncExitStack() as stack:
@@ -176,7 +176,7 @@ async def placed(nursery: Nursery, directory: Path) -> AsyncGenerator[Place]:
             return say(f"Half of {said}", gate, " and the rest.") if gate else say(f"You said: {said}")
 
         model = stack.enter_context(BedrockServer(script))
-        place = Place(nursery, directory / "data", model, port, desk)
+        place = Place(nursery, directory / name, model, port, desk)
         place.witness = await place.victim(bedrock=True)
         stack.push_async_callback(place.witness.close)
         await place.witness.call("create_agent", name=AGENT, agent_id=AGENT, tools=["calculator", "py:hold"])

@@ -19,7 +19,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 @click.group()
 def sessions() -> None:
-    """List, show, delete and prune sessions."""
+    """List, show, delete, prune and repair sessions."""
 
 
 @command(sessions, "list")
@@ -113,6 +113,24 @@ def delete(context: click.Context, session_ids: tuple[str, ...]) -> None:
     """Delete sessions and all that was said in them, for good."""
     parsed = [parse_session_id(session_id) for session_id in session_ids]
     use_service(context, lambda service: _delete(service, parsed))
+
+
+@command(sessions)
+@click.argument("session_id")
+@json_option
+def repair(context: click.Context, session_id: str, as_json: bool) -> None:
+    """Set a session's damaged files aside, and restore what can be. Nothing is deleted."""
+    parsed = parse_session_id(session_id)
+    done = use_service(context, lambda service: service.turns.repair_session(CALLER, parsed))
+    if as_json:
+        print_json(done)
+        return
+    for name in done.set_aside:
+        click.echo(f"set aside: {name}")
+    for name in done.restored:
+        click.echo(f"restored: {name}")
+    if not done.set_aside and not done.restored:
+        click.echo(f"nothing in {session_id} is damaged")
 
 
 @command(sessions)

@@ -62,6 +62,14 @@ class DeletedSession(Fact):
     deleted: bool = True
 
 
+class RepairedSession(Fact):
+    """What was set aside ("from -> to") and what was made again, as paths below the data directory."""
+
+    session_id: SessionId
+    set_aside: tuple[str, ...]
+    restored: tuple[str, ...]
+
+
 class TurnCases:
     """The use cases of turns."""
 
@@ -180,6 +188,15 @@ class TurnCases:
             raise self._sessions.not_found(session_id)
         await self._engine.delete_session(store, caller.subject, session_id)
         return DeletedSession(session_id=session_id)
+
+    async def repair_session(self, caller: Caller, session_id: SessionId) -> RepairedSession:
+        """Makes a damaged session one that can be asked; nothing is deleted. Raises SessionDamaged, SessionBusy."""
+        store = await anyio.to_thread.run_sync(self._stores.of, caller)
+        if not await anyio.to_thread.run_sync(store.has_session, session_id):
+            raise self._sessions.not_found(session_id)
+        done = await self._engine.repair_session(store, caller.subject, session_id)
+        aside = tuple(f"{name} -> {to}" for name, to in done.aside)
+        return RepairedSession(session_id=session_id, set_aside=aside, restored=tuple(done.restored))
 
     @threaded
     def list_turns(self, caller: Caller, session_id: SessionId | None = None) -> list[TurnRecord]:

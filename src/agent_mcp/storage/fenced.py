@@ -19,7 +19,10 @@ _FIELDS = tuple(field.name for field in fields(SessionMessage))
 
 
 def read_message(path: Path) -> SessionMessage:
-    """The message in a file, as Strands' `SessionMessage.from_dict` reads it; raises OSError, ValueError, TypeError."""
+    """The message in a file, as Strands' `SessionMessage.from_dict` reads it.
+
+    Raises OSError, and what Strands or a model would raise of it: ValueError, TypeError, AttributeError, KeyError.
+    """
     if path.is_symlink():
         raise ValueError(f"{path.name} is a link")  # Strands refuses them too
     try:
@@ -29,7 +32,14 @@ def read_message(path: Path) -> SessionMessage:
     if not isinstance(raw, dict):
         raise TypeError(f"{path.name} holds no object")
     items = cast("dict[str, Any]", raw)
-    return SessionMessage(**decode_bytes_values({name: items[name] for name in _FIELDS if name in items}))
+    record = SessionMessage(**decode_bytes_values({name: items[name] for name in _FIELDS if name in items}))
+    # A file can be JSON and still no message: look at what everybody will use.
+    message = record.to_message()
+    for block in message["content"]:
+        block.keys()
+    if record.message_id != message_index(path.name) or message["role"] not in ("user", "assistant"):
+        raise ValueError(f"{path.name} holds another message")
+    return record
 
 
 class FencedSessionManager(FileSessionManager):

@@ -42,7 +42,8 @@ def damaged(session_id: SessionId, path: Path) -> SessionDamaged:
     """The error for a file of a session that can't be read."""
     return SessionDamaged(
         f"The session {session_id!r} can't be read: {path.parent.name}/{path.name} is missing or damaged. "
-        "Nothing was changed and other sessions are not affected; start_session begins another one."
+        f"Nothing was changed and other sessions are not affected. `agent-mcp sessions repair {session_id}` sets "
+        "damaged files aside and restores what can be; start_session begins another session."
     )
 
 
@@ -94,7 +95,7 @@ class History:
         end = count if limit is None else min(count, offset + limit)
         try:
             # One more, for how the tools that are used in the last of them ended.
-            records = [self._load(index) for index in range(offset, min(end + 1, count))]
+            records = [self.load(index) for index in range(offset, min(end + 1, count))]
         except SessionDamaged:
             if self.count() < count:
                 return self.read(offset=offset, limit=limit)  # A prompt was withdrawn while we read.
@@ -105,7 +106,7 @@ class History:
     def last(self) -> StrandsMessage | None:
         """The last message as Strands has it, or None."""
         count = self.count()
-        return self._load(count - 1).to_message() if count else None
+        return self.load(count - 1).to_message() if count else None
 
     def append(self, role: Literal["user", "assistant"], content: list[ContentBlock]) -> None:
         """Adds a message through Strands' own repository."""
@@ -175,7 +176,7 @@ class History:
         manager = other.manager()
         manager.create_agent(other.session_id, agent)
         for index in range(count):
-            manager.create_message(other.session_id, other.agent_id, self._load(index))
+            manager.create_message(other.session_id, other.agent_id, self.load(index))
 
     def make_durable(self, *, since: int) -> None:
         """Waits until the messages from index `since` on, the agent's state and their names are on disk."""
@@ -219,21 +220,16 @@ class History:
             raise damaged(self.session_id, path)
         return cast("dict[str, Any]", value)
 
-    def _load(self, index: int) -> SessionMessage:
+    def load(self, index: int) -> SessionMessage:
+        """A message as Strands keeps it; raises SessionDamaged naming its file."""
         load_strands()
         from agent_mcp.storage.fenced import read_message
 
         path = self._message(index)
         try:
-            record = read_message(path)
-            # A file can be JSON and still no message: look at what everybody will use.
-            for block in record.to_message()["content"]:
-                block.keys()
-            if record.message_id != index or record.to_message()["role"] not in ("user", "assistant"):
-                raise ValueError
+            return read_message(path)
         except (FileNotFoundError, *UNREADABLE):
             raise damaged(self.session_id, path) from None
-        return record
 
 
 def _tool_ends(records: list[SessionMessage]) -> dict[str, Literal["success", "error"]]:

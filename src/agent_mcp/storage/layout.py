@@ -25,6 +25,7 @@ class Layout:
         self.memory = root / "memory.db"
         self.outbox = root / "outbox.db"
         self.workspaces = root / "workspaces"
+        self.damaged = root / "damaged"
 
     def make(self) -> None:
         """Makes the directories that are not there, closed to other users; raises OSError."""
@@ -60,6 +61,10 @@ class Layout:
 
     def workspace(self, session_id: SessionId) -> Path:
         return self.workspaces / session_id
+
+    def set_aside(self, session_id: SessionId) -> Path:
+        """Where the damaged files of a session are kept once it is repaired."""
+        return self.damaged / session_id
 
     def metadata_lock(self, session_id: SessionId) -> Path:
         return self.locks / f"metadata-{session_id}.lock"

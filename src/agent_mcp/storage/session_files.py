@@ -28,7 +28,7 @@ class SessionFiles:
         self._default_ttl = default_ttl
 
     def ids(self, *, known: Set[SessionId] = frozenset()) -> set[SessionId]:
-        """The ids of all session directories, damaged ones too. Of those that are `known`, only names are looked at."""
+        """The ids of all sessions, damaged ones too. Of those that are `known`, only names are looked at."""
         names = {
             name[len(SESSION_PREFIX) :] for name in os.listdir(self._layout.root) if name.startswith(SESSION_PREFIX)
         }
@@ -83,12 +83,14 @@ class SessionFiles:
         """The session's metadata, or None if there is no such session; raises SessionDamaged naming the file."""
         if not self.is_there(session_id):
             return None
-        path = self._layout.metadata(session_id)
+        directory, path = self._layout.session(session_id), self._layout.metadata(session_id)
+        if directory.is_symlink() or not directory.is_dir():
+            raise damaged(session_id, directory)
         try:
             meta = SessionMeta.model_validate_json(path.read_bytes())
             parse_agent_id(meta.agent_id)
         except FileNotFoundError:
-            return self._adopted(session_id, self._layout.session(session_id))
+            return self.adopted(session_id)
         except (*UNUSABLE, ValidationError, InvalidArgument):
             raise damaged(session_id, path) from None
         if meta.session_id != session_id:
@@ -115,8 +117,12 @@ class SessionFiles:
         place = self._layout.session(session_id)
         beside = self._layout.root / f"{NEW_PREFIX}{secrets.token_hex(8)}"
         place.rename(beside)
-        shutil.rmtree(beside)
-        shutil.rmtree(self._layout.workspace(session_id), ignore_errors=True)
+        if beside.is_symlink() or not beside.is_dir():
+            beside.unlink()
+        else:
+            shutil.rmtree(beside)
+        for directory in (self._layout.workspace(session_id), self._layout.set_aside(session_id)):
+            shutil.rmtree(directory, ignore_errors=True)
         # Whoever waits for one of them sees that it is gone. Windows keeps a file that is open.
         for lock in (self._layout.metadata_lock(session_id), self._layout.session_lock(session_id)):
             with suppress(OSError):
@@ -129,9 +135,8 @@ class SessionFiles:
         return any(self._layout.root.glob(f"{SESSION_PREFIX}*/agents/agent_{agent_id}"))
 
     def is_there(self, session_id: SessionId) -> bool:
-        """Whether there is such a session, damaged or not."""
-        directory = self._layout.session(session_id)
-        return directory.is_dir() and not directory.is_symlink()
+        """Whether there is such a session, damaged or not, or anything else in its place."""
+        return os.path.lexists(self._layout.session(session_id))
 
     def history(self, meta: SessionMeta) -> History:
         return History(self._layout, meta.session_id, meta.agent_id, sync=self._sync)
@@ -152,20 +157,28 @@ class SessionFiles:
         for path in directory.glob("agents/*/**/.strands_*.tmp"):
             path.unlink(missing_ok=True)
 
+    def write(self, meta: SessionMeta) -> None:
+        """Writes a session's metadata where there is none."""
+        self._write(self._layout.metadata(meta.session_id), meta, sync_name=True)
+
     def _write(self, path: Path, meta: SessionMeta, *, sync_name: bool) -> None:
         durable.write_text(path, meta.model_dump_json(indent=2), sync=self._sync, sync_name=sync_name)
 
-    def _adopted(self, session_id: SessionId, directory: Path) -> SessionMeta:
-        """Metadata for a session that a plain Strands program made: it has one agent, and nobody said whose it is."""
+    def adopted(self, session_id: SessionId, *, count: bool = True) -> SessionMeta:
+        """Metadata for a session that a plain Strands program made: it has one agent, and nobody said whose it is.
+
+        Raises SessionDamaged. With `count` turns and title come from the messages, which must be readable then.
+        """
+        directory = self._layout.session(session_id)
         agents = [path.name.removeprefix("agent_") for path in directory.glob("agents/agent_*")]
-        if len(agents) != 1 or not (directory / "session.json").is_file():
+        if len(agents) != 1 or (count and not (directory / "session.json").is_file()):
             raise damaged(session_id, directory / "metadata.json")
         try:
             agent_id = parse_agent_id(agents[0])
         except InvalidArgument:
             raise damaged(session_id, directory / "agents" / f"agent_{agents[0]}") from None
-        files = [directory / "session.json", *directory.glob("agents/*/messages/message_*.json")]
-        times = [datetime.fromtimestamp(path.stat().st_mtime, UTC) for path in files]
+        files = [*directory.glob("session.json"), *directory.glob("agents/*/messages/message_*.json")]
+        times = [datetime.fromtimestamp(path.lstat().st_mtime, UTC) for path in files or [directory]]
         meta = SessionMeta(
             session_id=session_id,
             agent_id=agent_id,
@@ -174,5 +187,7 @@ class SessionFiles:
             last_active_at=max(times),
             ttl_seconds=self._default_ttl,
         )
+        if not count:
+            return meta
         prompts = [m for m in self.history(meta).read() if m.role == "user"]
         return meta.model_copy(update={"turns": len(prompts), "title": prompts[0].text[:80] if prompts else ""})

@@ -19,6 +19,7 @@ from agent_mcp.storage.failures import storage_errors
 from agent_mcp.storage.history import History
 from agent_mcp.storage.layout import Layout
 from agent_mcp.storage.locks import ProcessLock, remove_dead, session_lock
+from agent_mcp.storage.repair import Repair, Repairer
 from agent_mcp.storage.searching import Hit, Listed, Position
 from agent_mcp.storage.session_files import SessionFiles
 from agent_mcp.storage.turn_files import TurnFiles
@@ -128,6 +129,17 @@ class Store:
         """Removes what a killed process was just writing in a session, whose turn lock must be held."""
         with storage_errors(self.root):
             self._sessions.clear_begun(session_id)
+
+    def repair_session(self, session_id: SessionId) -> Repair:
+        """Sets a session's damaged files aside and restores what can be. Its turn lock must be held.
+
+        Raises SessionDamaged where that is not enough, StorageFailed.
+        """
+        with storage_errors(self.root):
+            self._sessions.clear_begun(session_id)
+            done = Repairer(self._layout, self._sessions, session_id, sync=self._sync).run()
+        self._index(lambda: self._index_anew(session_id))
+        return done
 
     def history(self, meta: SessionMeta) -> History:
         return self._sessions.history(meta)
@@ -282,6 +294,10 @@ class Store:
         """As `Catalog.data_version`: another value whenever there may be new changes; raises StorageFailed."""
         with storage_errors(self.root):
             return self._catalog.data_version()
+
+    def _index_anew(self, session_id: SessionId) -> None:
+        self._catalog.remove_sessions([session_id])
+        self._upkeep.refresh(session_id)
 
     def refresh_all(self) -> None:
         """Brings the index up to date with all sessions, looking at every file; raises StorageFailed."""

@@ -135,7 +135,7 @@ class Upkeep:
 
     def unreadable(self, session_id: SessionId) -> SessionMeta:
         """A stand-in for the metadata of a damaged session, so that it can be listed."""
-        at = datetime.fromtimestamp(self._layout.session(session_id).stat().st_mtime, UTC)
+        at = datetime.fromtimestamp(self._layout.session(session_id).lstat().st_mtime, UTC)
         return SessionMeta(
             session_id=session_id,
             agent_id=AgentId("unknown"),
