@@ -49,9 +49,16 @@ async def test_every_argument_has_a_type_that_simple_hosts_understand(door: Door
             assert not {"anyOf", "oneOf", "allOf", "$ref"} & schema.keys(), f"{tool.name}.{name}"
 
 
-async def test_names_descriptions_and_input_schemas_stay_within_their_budget_of_tokens(door: Door) -> None:
+async def test_names_titles_descriptions_and_input_schemas_stay_within_their_budget_of_tokens(door: Door) -> None:
     used = {
-        tool.name: tokens({"name": tool.name, "description": tool.description, "inputSchema": tool.input_schema})
+        tool.name: tokens(
+            {
+                "name": tool.name,
+                "title": tool.title,
+                "description": tool.description,
+                "inputSchema": tool.input_schema,
+            }
+        )
         for tool in await tools_of(door)
     }
     assert sum(used.values()) <= INPUT_BUDGET, used

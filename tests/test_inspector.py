@@ -90,3 +90,14 @@ def test_the_inspector_shows_an_error_as_one(data_dir: Path, protocol: str) -> N
     assert result["isError"]
     assert "'prompt'" in result["content"][0]["text"]
     assert result["content"][0]["text"].endswith("[invalid_argument]")
+
+
+def test_the_inspector_gets_a_prompt_and_completes_its_arguments(data_dir: Path, protocol: str) -> None:
+    told = ask(data_dir, protocol, prompt="The invoice of the plumber", session_id="plumber", agent_id="assistant")
+    assert told["session_id"] == "plumber"
+    prompts = {prompt["name"] for prompt in inspect(data_dir, protocol, "prompts/list")["prompts"]}
+    assert prompts == {"delegate", "continue_session", "hand_over"}
+    options = ("--prompt-name", "continue_session", "--prompt-args", "session_id=plumber")
+    messages = inspect(data_dir, protocol, "prompts/get", *options)["messages"]
+    assert "plumber" in messages[0]["content"]["text"]
+    assert messages[1]["content"]["uri"] == told["transcript"]

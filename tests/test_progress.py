@@ -5,10 +5,16 @@ import time
 from pathlib import Path
 
 import pytest
+from mcp.client import ClientRequestContext
+from mcp_types import ElicitRequestParams, ElicitResult
 
+from agent_mcp.server.app import build_server
 from bedrock_server import Answer, BedrockServer, Gate, Pause, StreamFault, Text, fail, in_turn, say, use_tool
-from conftest import text_of
+from conftest import call, text_of
+from contract_record import RecordingClient
 from engine import Progress, bedrock_env, by_prompt, reached, requests, roles, serving
+from in_process import CALLER, running
+from life import order
 
 
 async def test_forty_deltas_over_four_seconds_are_told_as_they_come(data_dir: Path, era: str) -> None:
@@ -128,3 +134,29 @@ async def test_a_second_follower_is_told_what_was_written_before_it_came(data_di
             result = await waiting
     assert result.structured_content is not None
     assert result.structured_content["response"] == "".join(progress.messages) == "One, two, three."
+
+
+async def test_progress_goes_on_while_a_person_is_asked_and_a_decision_elsewhere_ends_the_waiting(
+    data_dir: Path,
+) -> None:
+    asked, progress = asyncio.Event(), Progress()
+
+    async def person(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+        asked.set()
+        await asyncio.Event().wait()  # reads, and does nothing
+        raise AssertionError
+
+    async with (
+        running(data_dir, allow_tools=("shell",)) as service,
+        RecordingClient(build_server(service), mode="legacy", elicitation_callback=person) as client,
+    ):
+        await call(client, "create_agent", name="Operator", tools=["shell"])
+        arguments = {"prompt": order("shell", command="echo 42 done"), "agent_id": "operator", "session_id": "mine"}
+        asking = asyncio.create_task(client.call_tool("ask_agent", arguments, progress_callback=progress))
+        await asyncio.wait_for(asked.wait(), 60)
+        await progress.until("Waits for a person's decision (10 s)")
+        [turn] = await service.turns.list_turns(CALLER)
+        await service.turns.decide(CALLER, turn.turn_id, approve=True)
+        result = await asyncio.wait_for(asking, 60)
+    assert not result.is_error, text_of(result)
+    assert "42 done" in text_of(result)

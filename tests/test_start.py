@@ -78,9 +78,11 @@ class Server:
         self.process.stdin.flush()
 
     def receive(self) -> dict[str, Any]:
-        """The next message; the test's own deadline ends a wait for one that does not come."""
+        """The next answer, notices passed over; the test's own deadline ends a wait for one that does not come."""
         assert self.process.stdout is not None
-        return json.loads(self.process.stdout.readline())
+        while "id" not in (message := json.loads(self.process.stdout.readline())):
+            pass
+        return message
 
     def __enter__(self) -> "Server":
         return self

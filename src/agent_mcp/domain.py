@@ -33,6 +33,8 @@ LONGEST_LIFE = 10 * 365 * 86400
 """The longest idle life of a session in seconds, if it has an end at all."""
 DECISION_TIME = timedelta(days=7)
 """How long a turn waits for a person before it counts as refused."""
+RECORDS_KEPT = timedelta(days=7)
+"""How long the record of a turn is kept after its end."""
 
 
 def now() -> datetime:
@@ -208,13 +210,17 @@ class Failure(Fact):
 
 
 class PendingInput(Fact):
-    """Something that a turn waits for: the answer to the agent's question, or a person's yes to the use of `tool`."""
+    """Something that a turn waits for: the answer to the agent's question, or a person's yes to the use of `tool`.
+
+    `dismissed` says that a person saw it in a task and closed it undecided: a task does not ask for it again.
+    """
 
     interrupt_id: str
     kind: Literal["question", "approval"]
     text: str
     tool: str | None = None
     response: str | None = None
+    dismissed: bool = False
 
 
 class TurnRecord(Fact):

@@ -8,6 +8,7 @@ from agent_mcp.domain import Message, SessionInfo, SessionMeta, transcript_uri
 
 MAX_BYTES = 512 * 1024
 _FOR_FRAME = 4 * 1024  # room for title and links
+_ROOM = MAX_BYTES - _FOR_FRAME
 _LABELS = {"user": "User", "assistant": "Assistant", "tool": "Tool"}
 
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$", re.MULTILINE)
@@ -44,12 +45,11 @@ def markdown(meta: SessionMeta, read: Read, *, total: int, before: int | None = 
     At most 512 KiB: a message that is longer by itself is cut, and says so.
     """
     end = total if before is None else min(before, total)
-    room = MAX_BYTES - _FOR_FRAME
-    shown = newest(read, before=end, max_bytes=room, size=lambda m: len(_entry(m, room).encode()) + 1)
+    shown = _piece(read, before=end)
     parts = [_head(meta)]
     if shown and shown[0].index > 0:
         parts.append(f"Earlier: <{transcript_uri(meta.session_id)}/{shown[0].index}>\n")
-    parts.extend(_entry(message, room) for message in shown)
+    parts.extend(_entry(message, _ROOM) for message in shown)
     if not shown:
         parts.append("Nothing was said yet.\n")
     if end < total:
@@ -63,14 +63,29 @@ def document(meta: SessionMeta | SessionInfo, messages: Sequence[Message]) -> st
     return f"{_head(meta)}\n{entries}"
 
 
+def page_starts(read: Read, *, total: int, most: int) -> list[int]:
+    """The indices that lead from the newest part of a transcript back to its first one, at most so many."""
+    starts: list[int] = []
+    shown = _piece(read, before=total)
+    while shown and shown[0].index > 0 and len(starts) < most:
+        starts.append(shown[0].index)
+        shown = _piece(read, before=shown[0].index)
+    return starts
+
+
+def _piece(read: Read, *, before: int) -> list[Message]:
+    """The messages in front of an index that one piece of Markdown holds."""
+    return newest(read, before=before, max_bytes=_ROOM, size=lambda m: len(_entry(m, _ROOM).encode()) + 1)
+
+
 def messages_json(meta: SessionMeta, read: Read, *, total: int) -> str:
     """The newest messages as one JSON object, at most 512 KiB; `before` is where read_transcript goes on."""
 
     def dump(message: Message) -> str:
-        return _cut(message, MAX_BYTES - _FOR_FRAME).model_dump_json(exclude_none=True)
+        return _cut(message, _ROOM).model_dump_json(exclude_none=True)
 
     # A message is counted at its longest, with every character escaped at most once.
-    shown = newest(read, before=total, max_bytes=MAX_BYTES - _FOR_FRAME, size=lambda m: len(dump(m).encode()) + 1)
+    shown = newest(read, before=total, max_bytes=_ROOM, size=lambda m: len(dump(m).encode()) + 1)
     head = {
         "session_id": meta.session_id,
         "total": total,

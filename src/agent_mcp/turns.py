@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent_mcp.agent_loop import AgentLoop
-from agent_mcp.domain import SessionId, TurnId, TurnRecord
+from agent_mcp.domain import PendingInput, SessionId, TurnId, TurnRecord
 from agent_mcp.errors import AgentMcpError, SessionBusy, StorageFailed
 from agent_mcp.following import Following, Turn
 from agent_mcp.outcomes import CANCELLED, Outcome, completed, failed, timed_out
@@ -106,6 +106,18 @@ class TurnEngine:
         Waits no longer than a moment: what was just answered runs, and holds the session for as long.
         """
         return await asyncio.wrap_future(self._loop.submit(self._put_to_end(store, record, _refused)))
+
+    async def dismiss(self, store: Store, record: TurnRecord, question: PendingInput) -> TurnRecord:
+        """Notes that a person saw what a turn waits for and closed it undecided. Returns the record as it is then."""
+
+        def note(store: Store, current: TurnRecord) -> TurnRecord:
+            seen = question.model_copy(update={"dismissed": True})
+            pending = tuple(seen if item == question else item for item in current.pending)
+            noted = current.model_copy(update={"pending": pending})
+            store.save_turn(noted, sync=True)
+            return noted
+
+        return await asyncio.wrap_future(self._loop.submit(self._put_to_end(store, record, note)))
 
     def abandon(self, find_store: Callable[[], Store], turn_id: TurnId) -> None:
         """Cancels a turn in whatever state it is. Does not wait; for where nothing may be awaited any more."""

@@ -21,7 +21,8 @@ async def remember(
     memory_id: Annotated[_MemoryId | None, Field(description="Instead: confirms a fact that an agent noted")] = None,
     actor_id: Annotated[_ActorId | None, Field(description="Of whom; default: local")] = None,
 ) -> RememberedFact:
-    """Remember a fact about a person beyond sessions. Agents whose memory is explicit or auto know it from then on."""
+    """Remember a fact about a person for all sessions, old and new (what is said in one session is known only there).
+    Agents whose memory is explicit or auto know it from then on: create_agent or update_agent sets that."""
     return await call.service.memories.remember(call.caller, text=text, memory_id=memory_id, actor_id=actor_id)
 
 

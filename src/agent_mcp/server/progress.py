@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 from typing import Any
 
+import anyio
 from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
 
 from agent_mcp.domain import Reply, TurnRecord
-from agent_mcp.errors import TurnConflict
+from agent_mcp.errors import AgentMcpError, TurnConflict
 from agent_mcp.events import Event, Retrying, StillWorking, TextWritten, ToolEnded, ToolStarted
 from agent_mcp.following import Followed
-from agent_mcp.server.tool_table import APPROVAL_KEY, HANDSHAKE_LAST, Call, Decision
+from agent_mcp.server.tool_table import APPROVAL_KEY, HANDSHAKE_LAST, Call, Context, Decision
 
 logger = logging.getLogger(__name__)
 
 _MOST_ROUNDS = 8
 """Questions to a person within one request; clients give up after ten."""
+_LOOK_SECONDS = 2
+"""How often it is looked whether somebody decided elsewhere while a person is asked."""
+_BEAT_SECONDS = 10
 _FORM: dict[str, Any] = {
     "type": "object",
     "properties": {"allow": {"type": "boolean", "title": "Allow this once", "default": False}},
@@ -33,32 +38,67 @@ async def finish(call: Call, followed: Followed, wait_seconds: float | None) -> 
     Returns the reply, or on 2026-07-28 what the client has to ask the person before it repeats the request.
     """
     wait = call.service.settings.wait_seconds if wait_seconds is None else wait_seconds
+    if call.task_after is not None and wait > call.task_after:
+        wait, call.is_task = call.task_after, True
     for round_number in range(_MOST_ROUNDS):
         await _follow(call, followed, wait)
         record = followed.record()
         question = record.question
-        if question is None or question.kind != "approval" or not (call.may_ask and _can_elicit(call)):
+        if question is None or question.kind != "approval" or not (call.may_ask and can_elicit(call.context)):
             break
         if call.context.protocol_version > HANDSHAKE_LAST:
             if call.round_number + round_number >= _MOST_ROUNDS:
                 break
             return InputRequiredResult(
-                input_requests={APPROVAL_KEY: _request(record)},
+                input_requests={APPROVAL_KEY: approval_request(record)},
                 request_state=json.dumps([record.turn_id, question_digest(record), call.round_number + 1]),
             )
         if not call.context.session.can_send_request:
             break
+        result = await _ask_person(call, record)
+        if result is None:
+            followed = await call.service.turns.follow(call.caller, turn_id=record.turn_id)
+            if question_digest(followed.record()) == question_digest(record):
+                break
+            continue  # Somebody decided elsewhere meanwhile.
+        if result.action == "cancel":
+            break
+        followed = await _decide(call, record, approve=is_yes(result))
+    return followed.reply()
+
+
+async def _ask_person(call: Call, record: TurnRecord) -> ElicitResult | None:
+    """Asks the person at a host with a handshake; None if the host failed to, or somebody decided elsewhere meanwhile.
+
+    The request would run into the host's time limit while the person thinks: signs of life go on.
+    """
+    result: ElicitResult | None = None
+
+    async def stay_alive() -> None:
+        for seconds in itertools.count(_LOOK_SECONDS, _LOOK_SECONDS):
+            await anyio.sleep(_LOOK_SECONDS)
+            if seconds % _BEAT_SECONDS == 0:
+                call.step += 1
+                text = f"Waits for a person's decision ({seconds} s)"
+                await call.context.session.report_progress(call.step, message=text)
+            try:
+                current = (await call.service.turns.follow(call.caller, turn_id=record.turn_id)).record()
+            except AgentMcpError:
+                break  # What is wrong is said by whoever looks at the turn next.
+            if question_digest(current) != question_digest(record):
+                break
+        asking.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as asking:
+        asking.start_soon(stay_alive)
         try:
             result = await call.context.session.elicit_form(
                 _message(record), _FORM, related_request_id=call.context.request_id
             )
         except MCPError:
             logger.warning("the host could not ask its person about turn %s", record.turn_id, exc_info=True)
-            break
-        if result.action == "cancel":
-            break
-        followed = await _decide(call, record, approve=is_yes(result))
-    return followed.reply()
+        asking.cancel_scope.cancel()
+    return result
 
 
 async def decided(call: Call, decision: Decision) -> Followed:
@@ -86,7 +126,9 @@ async def _decide(call: Call, record: TurnRecord, *, approve: bool) -> Followed:
 def question_digest(record: TurnRecord) -> str:
     """Names just this question of this turn, so that no yes is ever taken for another one."""
     question = record.question
-    text = f"{record.turn_id}\0{question.interrupt_id}\0{question.text}" if question else ""
+    # With the moment: a model may want the same use twice in one turn, even under one id. Files keep milliseconds.
+    moment = record.pending_since.isoformat(timespec="milliseconds") if record.pending_since else ""
+    text = "\0".join((record.turn_id, question.interrupt_id, question.text, moment)) if question else ""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -115,8 +157,9 @@ def _text(event: Event) -> str:
             return f"Still working ({seconds:g} s)"
 
 
-def _can_elicit(call: Call) -> bool:
-    capabilities = call.context.session.client_capabilities
+def can_elicit(context: Context) -> bool:
+    """Whether the client can put a form to a person."""
+    capabilities = context.session.client_capabilities
     elicitation = capabilities.elicitation if capabilities else None
     # A client that declares elicitation without saying which modes means forms.
     return elicitation is not None and (elicitation.form is not None or elicitation.url is None)
@@ -127,5 +170,6 @@ def _message(record: TurnRecord) -> str:
     return f"The agent {record.agent_id} wants to use the tool {question.text if question else ''}. Allow it?"
 
 
-def _request(record: TurnRecord) -> ElicitRequest:
+def approval_request(record: TurnRecord) -> ElicitRequest:
+    """What the host asks its person about the use of a tool that a turn waits for."""
     return ElicitRequest(params=ElicitRequestFormParams(message=_message(record), requested_schema=_FORM))

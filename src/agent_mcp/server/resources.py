@@ -1,14 +1,17 @@
 """Transcripts and agents as resources."""
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 
 from mcp.shared.exceptions import MCPError
 from mcp.shared.uri_template import UriTemplate
 from mcp_types import (
     INVALID_PARAMS,
+    Annotations,
     ListResourcesResult,
     ReadResourceResult,
     Resource,
+    ResourceLink,
     ResourceTemplate,
     TextResourceContents,
 )
@@ -16,11 +19,16 @@ from mcp_types import (
 from agent_mcp import cursors
 from agent_mcp.domain import AgentSpec, Caller, SessionInfo, parse_agent_id, parse_session_id, transcript_uri
 from agent_mcp.errors import AgentMcpError, InvalidArgument
+from agent_mcp.server import icons
 from agent_mcp.service import Service
 
 _MARKDOWN = "text/markdown"
 _JSON = "application/json"
 _PAGE = 50
+_PEOPLE_AND_MODELS = Annotations(audience=["user", "assistant"], priority=0.5)
+_PROGRAMS = Annotations(audience=["assistant"], priority=0.2)
+_EARLIER_FRESH_MS = 60_000
+"""What came before the newest piece of a transcript hardly ever changes: a client may keep it for a while."""
 
 TEMPLATES = [
     ResourceTemplate(
@@ -29,6 +37,8 @@ TEMPLATES = [
         title="Transcript of a session",
         description="All that was said in a session, as Markdown; the newest 512 KiB, with a link to what came before.",
         mime_type=_MARKDOWN,
+        icons=icons.SESSION,
+        annotations=_PEOPLE_AND_MODELS,
     ),
     ResourceTemplate(
         uri_template="session://{session_id}/transcript/{page}",
@@ -36,6 +46,8 @@ TEMPLATES = [
         title="Earlier part of a transcript",
         description="The part of a transcript in front of the message with the index {page}.",
         mime_type=_MARKDOWN,
+        icons=icons.SESSION,
+        annotations=_PEOPLE_AND_MODELS,
     ),
     ResourceTemplate(
         uri_template="session://{session_id}/messages",
@@ -43,6 +55,8 @@ TEMPLATES = [
         title="Messages of a session",
         description="The newest messages of a session as JSON, for programs; read_transcript pages through all.",
         mime_type=_JSON,
+        icons=icons.SESSION,
+        annotations=_PROGRAMS,
     ),
     ResourceTemplate(
         uri_template="agent://{agent_id}",
@@ -50,6 +64,8 @@ TEMPLATES = [
         title="An agent's definition",
         description="The agent's file: front matter, and the system prompt as the body.",
         mime_type=_MARKDOWN,
+        icons=icons.AGENT,
+        annotations=_PEOPLE_AND_MODELS,
     ),
 ]
 
@@ -81,7 +97,11 @@ class Resources:
                 found = template.match(uri)
                 if found is not None:
                     text = await reader(caller, {name: str(value) for name, value in found.items()})
-                    return ReadResourceResult(contents=[TextResourceContents(uri=uri, text=text, mime_type=mime_type)])
+                    return ReadResourceResult(
+                        contents=[TextResourceContents(uri=uri, text=text, mime_type=mime_type)],
+                        ttl_ms=_EARLIER_FRESH_MS if "page" in found else 0,
+                        cache_scope="private",
+                    )
             raise InvalidArgument(
                 f"There is no resource {uri[:200]!r}: resources/templates/list shows the forms that there are."
             )
@@ -126,6 +146,23 @@ def protocol_error(error: AgentMcpError, *, uri: str | None = None) -> MCPError:
     return MCPError(INVALID_PARAMS, f"{error.message} [{error.code}]", data=data)
 
 
+def transcript_link(session: SessionInfo) -> ResourceLink:
+    """A link to a session's transcript, for prompts."""
+    return ResourceLink(**dict(_session_resource(session)))
+
+
+def reply_link(uri: str, title: str) -> ResourceLink:
+    """A link to a transcript, for what a tool returns. It is for people: the model has the session_id."""
+    return ResourceLink(
+        uri=uri,
+        name=uri.removeprefix("session://").partition("/")[0],
+        title=title,
+        mime_type=_MARKDOWN,
+        icons=icons.SESSION,
+        annotations=Annotations(audience=["user"], priority=0.2),
+    )
+
+
 def _session_resource(session: SessionInfo) -> Resource:
     return Resource(
         uri=transcript_uri(session.session_id),
@@ -133,14 +170,23 @@ def _session_resource(session: SessionInfo) -> Resource:
         title=session.title or session.session_id,
         description=f"Transcript with {session.agent_id}, last active {session.last_active_at:%Y-%m-%d %H:%M} UTC",
         mime_type=_MARKDOWN,
+        icons=icons.SESSION,
+        annotations=_PEOPLE_AND_MODELS.model_copy(update={"last_modified": _iso(session.last_active_at)}),
     )
 
 
 def _agent_resource(agent: AgentSpec) -> Resource:
+    modified = {"last_modified": _iso(agent.updated_at)} if agent.updated_at else {}
     return Resource(
         uri=f"agent://{agent.agent_id}",
         name=agent.agent_id,
         title=agent.name,
         description=agent.description or None,
         mime_type=_MARKDOWN,
+        icons=icons.AGENT,
+        annotations=_PEOPLE_AND_MODELS.model_copy(update=modified),
     )
+
+
+def _iso(at: datetime) -> str:
+    return at.isoformat(timespec="seconds").replace("+00:00", "Z")

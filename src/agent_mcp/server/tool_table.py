@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from mcp.server import ServerRequestContext
 from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata, func_metadata
-from mcp_types import CallToolResult, InputRequiredResult, TextContent, Tool, ToolAnnotations
+from mcp_types import CallToolResult, Icon, InputRequiredResult, ResourceLink, TextContent, Tool, ToolAnnotations
 from pydantic import BaseModel, ValidationError
 
 from agent_mcp.arguments import explain, suggest
@@ -26,6 +26,8 @@ APPROVAL_KEY = "approval"
 """Under this key a client sends a person's decision on 2026-07-28."""
 HANDSHAKE_LAST = "2025-11-25"
 """The last revision with a handshake: later ones have no requests from the server."""
+_LINKS_SINCE = "2025-06-18"
+"""The revision that knows resource links in results: an older one would take the whole result for broken."""
 IDEMPOTENCY_KEY = "agent-mcp/idempotency-key"
 """The key of a request's `_meta` under which a repetition is recognised."""
 
@@ -50,6 +52,8 @@ class Call:
     decision: Decision | None = None
     may_ask: bool = True  # whether the host's person may be asked in this request (again)
     step: int = 0
+    task_after: float | None = None  # seconds after which a turn that still works is handed back as a task
+    is_task: bool = False
 
     @property
     def idempotency_key(self) -> str | None:
@@ -67,11 +71,19 @@ ToolFunction = Callable[..., Awaitable[BaseModel | InputRequiredResult]]
 """`async def tool(call: Call, argument: Annotated[...], ...) -> Model`; its docstring is the tool's description."""
 
 
+class _Entry(NamedTuple):
+    tool: Tool
+    function: ToolFunction
+    metadata: FuncMetadata
+    text: Callable[[BaseModel], str]
+    link: Callable[[BaseModel], ResourceLink | None]
+
+
 class ToolTable:
     """The tools by name."""
 
     def __init__(self) -> None:
-        self._tools: dict[str, tuple[Tool, ToolFunction, FuncMetadata, Callable[[BaseModel], str]]] = {}
+        self._tools: dict[str, _Entry] = {}
 
     def add(
         self,
@@ -79,12 +91,15 @@ class ToolTable:
         *,
         title: str,
         text: Callable[[BaseModel], str] = lambda result: result.model_dump_json(exclude_none=True),
+        link: Callable[[BaseModel], ResourceLink | None] = lambda result: None,
+        icons: list[Icon] | None = None,
         reads: bool = False,
         destroys: bool = False,
         repeats: bool = False,
         open_world: bool = False,
     ) -> None:
-        """Adds a function. `text` makes the model's text of a result; the flags are MCP's annotations."""
+        """Adds a function. `text` makes the model's text of a result, `link` points to what can be read besides; the
+        flags are MCP's annotations."""
         metadata = func_metadata(function, skip_names=["call"], structured_output=True)
         metadata.arg_model.model_config["extra"] = "forbid"
         metadata.arg_model.model_rebuild(force=True)
@@ -100,19 +115,20 @@ class ToolTable:
                 idempotent_hint=reads or repeats,
                 open_world_hint=open_world,
             ),
+            icons=icons,
         )
-        self._tools[tool.name] = (tool, function, metadata, text)
+        self._tools[tool.name] = _Entry(tool, function, metadata, text, link)
 
     def list_tools(self) -> list[Tool]:
-        return [tool for tool, *_ in self._tools.values()]
+        return [entry.tool for entry in self._tools.values()]
 
     async def run(self, name: str, arguments: Mapping[str, Any], call: Call) -> CallToolResult | InputRequiredResult:
         """Runs one tool. What goes wrong becomes an error result that says what to do next, never an exception."""
         try:
             if name not in self._tools:
                 raise InvalidArgument(f"There is no tool {name[:60]!r}. {suggest(name, self._tools)}")
-            _, function, metadata, text = self._tools[name]
-            result = await function(call, **_parsed(name, metadata, arguments))
+            entry = self._tools[name]
+            result = await entry.function(call, **_parsed(name, entry.metadata, arguments))
             if isinstance(result, InputRequiredResult):
                 return result
         except AgentMcpError as error:
@@ -122,8 +138,9 @@ class ToolTable:
             return _error(
                 f"The server failed in {name}; its log has the reason. Nothing is known to be lost. [internal]"
             )
+        link = entry.link(result) if call.context.protocol_version >= _LINKS_SINCE else None
         return CallToolResult(
-            content=[TextContent(type="text", text=text(result))],
+            content=[TextContent(type="text", text=entry.text(result)), *([link] if link else [])],
             structured_content=result.model_dump(mode="json", by_alias=True),
         )
 

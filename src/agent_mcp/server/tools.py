@@ -6,7 +6,7 @@ import json
 from typing import Annotated, Literal
 
 import anyio
-from mcp_types import InputRequiredResult
+from mcp_types import InputRequiredResult, ResourceLink
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from agent_mcp.domain import (
@@ -26,8 +26,10 @@ from agent_mcp.domain import (
 )
 from agent_mcp.following import Followed
 from agent_mcp.model_params import ModelParams, params_schema
+from agent_mcp.server import icons
 from agent_mcp.server.memory_tools import forget, recall, remember
 from agent_mcp.server.progress import decided, finish
+from agent_mcp.server.resources import reply_link
 from agent_mcp.server.tool_table import Call, ToolTable
 from agent_mcp.service.admission import Prompt
 from agent_mcp.service.agent_cases import AgentDraft, AgentPage, CreatedAgent, DeletedAgent
@@ -92,8 +94,8 @@ async def create_agent(
         str | None, Field(description="Fills what is not given from an example; list_agents names them")
     ] = None,
 ) -> CreatedAgent:
-    """Make an agent: a stored definition that remembers what is said in each of its sessions. Not needed for ordinary
-    questions: ask_agent has a built-in agent. The same definition again gives the agent there is."""
+    """Make an agent with a system prompt, model or tools of its own; then ask it with ask_agent(agent_id). Not needed
+    for ordinary questions: ask_agent has a built-in agent. The same definition again gives the agent there is."""
     draft = _draft(name, system_prompt, description, model, model_params, tools, memory)
     return await call.service.agents.create(call.caller, draft, agent_id=agent_id, example=example)
 
@@ -109,7 +111,8 @@ async def update_agent(
     tools: _Tools | None = None,
     memory: _Memory | None = None,
 ) -> AgentSpec:
-    """Change an agent: what is given is replaced, the rest stays. Its sessions go on with the new definition."""
+    """Change an agent: what is given is replaced, the rest stays. Its sessions go on with the new definition. To go on
+    with another agent instead: start_session(continue_from)."""
     draft = _draft(name, system_prompt, description, model, model_params, tools, memory)
     return await call.service.agents.update(call.caller, agent_id, draft)
 
@@ -140,9 +143,9 @@ async def start_session(
     continue_from: Annotated[_SessionId | None, Field(description="Begin with this session's history")] = None,
     at: Annotated[int | None, Field(ge=0, description="Take it up to this message only (index, inclusive)")] = None,
 ) -> SessionInfo:
-    """Begin a conversation with an agent before asking, to give it a title, an id or a life of your own, or to go on
-    from another one (also with another agent). Otherwise just call ask_agent: it begins a session by itself. Keep the
-    session_id: it is the key to the agent's memory."""
+    """Begin a conversation before asking in it: to give it a title, an id or a life of your own, or with the history of
+    another one (continue_from), whole or up to a message (at), with the same or another agent (agent_id). Then call
+    ask_agent with the session_id that this returns. Otherwise just call ask_agent: it begins a session by itself."""
     return await call.service.sessions.start(
         call.caller,
         agent_id=agent_id,
@@ -163,7 +166,8 @@ async def update_session(
     ttl_seconds: _Life | None = None,
     token_budget: _Budget | None = None,
 ) -> SessionInfo:
-    """Change a session's title, life or budget. ttl_seconds counts from now and revives an expired session."""
+    """Change a session's title, life or budget. ttl_seconds counts from now and revives an expired session
+    (session_expired), so that ask_agent goes on in it with all that was said."""
     return await call.service.sessions.update(
         call.caller, session_id, title=title, ttl_seconds=ttl_seconds, token_budget=token_budget
     )
@@ -188,9 +192,11 @@ async def ask_agent(
         _Seconds | None, Field(description="How long to wait before a reply with status working; default: 45")
     ] = None,
 ) -> Reply | InputRequiredResult:
-    """Ask an agent. The same session_id goes on with a conversation, also days and restarts later; the reply gives it.
-    If status is "working", the turn goes on: call get_reply with its turn_id, do not ask again. If it is
-    "input_required", question says who can go on with it and how."""
+    """Say something to an agent and get its reply. Without session_id a new conversation (session) begins, and the
+    reply gives its session_id: keep it. With it the agent remembers all that was said there, also days and restarts
+    later (lost it? list_sessions finds it). The reply's status: "completed"; "working": the turn goes on, call
+    get_reply with its turn_id, do not ask again; "input_required": question says what is wanted, answer an agent's
+    question with get_reply(turn_id, answer)."""
     if call.decision is not None:
         asked = Asked(followed=await decided(call, call.decision), is_new=True)
     else:
@@ -215,8 +221,8 @@ async def get_reply(
         str | None, Field(description="To the question of a turn that is input_required; not for approvals")
     ] = None,
 ) -> Reply | InputRequiredResult:
-    """Get the reply to an earlier ask_agent: one that was "working", or one whose answer you missed. With answer:
-    answer the agent's question, and get what it says then."""
+    """Wait for the reply to an earlier ask_agent: one that was "working" (still so? call again), or one that you
+    missed. With answer: answer the agent's question of a turn that is "input_required", and get what it says then."""
     turns = call.service.turns
     if call.decision is not None:
         followed: Followed = await decided(call, call.decision)
@@ -232,8 +238,8 @@ async def cancel_turn(
     turn_id: Annotated[_TurnId | None, Field(description="From a reply")] = None,
     session_id: Annotated[_SessionId | None, Field(description="Instead: its latest turn")] = None,
 ) -> Reply:
-    """Stop a turn that is still working. What it wrote so far is kept; a prompt without any answer is withdrawn. A turn
-    that has ended stays as it is."""
+    """Stop a turn that is still working, or give up one that waits for input. What it wrote so far is kept; a prompt
+    without any answer is withdrawn. A turn that has ended stays as it is."""
     return await call.service.turns.cancel(call.caller, turn_id=turn_id, session_id=session_id)
 
 
@@ -250,7 +256,8 @@ async def list_sessions(
     limit: _Limit = DEFAULT_PAGE,
     cursor: _Cursor | None = None,
 ) -> SessionPage:
-    """List conversations, the most recently active first, or search everything that was ever said in them."""
+    """Find earlier conversations (sessions) and their session_id: the most recently active first, or with query those
+    in which words were said, however long ago. Then go on with ask_agent(session_id), or look with read_transcript."""
     return await call.service.sessions.list_sessions(
         call.caller,
         agent_id=agent_id,
@@ -268,8 +275,8 @@ async def read_transcript(
     limit: _Limit = DEFAULT_PAGE,
     before: Annotated[int | None, Field(ge=0, description="Only messages in front of this index")] = None,
 ) -> TranscriptPage:
-    """Read what was said in a session, the newest messages first in reach; pass the returned before to go further back.
-    Nothing is asked of the agent."""
+    """Read what was said in a session, whole, also in an expired one; nothing is asked of the agent. Gives the newest
+    messages, each with its index and time; pass the returned before to go further back."""
     return await call.service.sessions.read(call.caller, session_id, limit=limit, before=before)
 
 
@@ -308,22 +315,30 @@ def _draft(
     )
 
 
+def _reply_link(result: BaseModel) -> ResourceLink:
+    assert isinstance(result, Reply)
+    return reply_link(result.transcript, f"Transcript with {result.agent_id}")
+
+
 def tool_table() -> ToolTable:
     """All tools, in the order in which a reader meets them."""
     table = ToolTable()
-    table.add(ask_agent, title="Ask an agent", text=_reply_text, open_world=True)
-    table.add(get_reply, title="Get a reply", text=_reply_text, repeats=True)
-    table.add(cancel_turn, title="Cancel a turn", text=_reply_text, destroys=True, repeats=True)
-    table.add(list_sessions, title="List or search sessions", reads=True)
-    table.add(read_transcript, title="Read a transcript", reads=True)
-    table.add(start_session, title="Start a session")
-    table.add(list_agents, title="List agents", reads=True)
-    table.add(create_agent, title="Create an agent", repeats=True)
-    table.add(update_agent, title="Change an agent", destroys=True, repeats=True)
-    table.add(delete_agent, title="Delete an agent", destroys=True)
-    table.add(update_session, title="Change a session", repeats=True)
-    table.add(delete_session, title="Delete a session", destroys=True)
-    table.add(remember, title="Remember a fact", repeats=True)
-    table.add(recall, title="Recall facts", reads=True)
-    table.add(forget, title="Forget a fact", destroys=True)
+    for function, title, hints in (
+        (ask_agent, "Ask an agent", {"open_world": True}),
+        (get_reply, "Get a reply", {"repeats": True}),
+        (cancel_turn, "Cancel a turn", {"destroys": True, "repeats": True}),
+    ):
+        table.add(function, title=title, text=_reply_text, link=_reply_link, icons=icons.ASK, **hints)
+    table.add(list_sessions, title="List or search sessions", reads=True, icons=icons.SESSION)
+    table.add(read_transcript, title="Read a transcript", reads=True, icons=icons.SESSION)
+    table.add(start_session, title="Start a session", icons=icons.SESSION)
+    table.add(list_agents, title="List agents", reads=True, icons=icons.AGENT)
+    table.add(create_agent, title="Create an agent", repeats=True, icons=icons.AGENT)
+    table.add(update_agent, title="Change an agent", destroys=True, repeats=True, icons=icons.AGENT)
+    table.add(delete_agent, title="Delete an agent", destroys=True, icons=icons.AGENT)
+    table.add(update_session, title="Change a session", repeats=True, icons=icons.SESSION)
+    table.add(delete_session, title="Delete a session", destroys=True, icons=icons.SESSION)
+    table.add(remember, title="Remember a fact", repeats=True, icons=icons.MEMORY)
+    table.add(recall, title="Recall facts", reads=True, icons=icons.MEMORY)
+    table.add(forget, title="Forget a fact", destroys=True, icons=icons.MEMORY)
     return table

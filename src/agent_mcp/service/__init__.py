@@ -10,9 +10,11 @@ from agent_mcp.memory.room import MemoryRoom
 from agent_mcp.models import Models
 from agent_mcp.service.admission import Prompt
 from agent_mcp.service.agent_cases import AgentCases, AgentDraft
+from agent_mcp.service.change_cases import ChangeCases
 from agent_mcp.service.memory_cases import MemoryCases
 from agent_mcp.service.session_cases import SessionCases
 from agent_mcp.service.stores import Stores
+from agent_mcp.service.suggestions import SuggestionCases
 from agent_mcp.service.turn_cases import TurnCases
 from agent_mcp.storage.agent_files import AgentDirectory
 from agent_mcp.storage.store import Store
@@ -23,7 +25,7 @@ __all__ = ["AgentDraft", "Prompt", "Service"]
 
 
 class Service:
-    """The use cases over one data directory, by noun: `agents`, `sessions`, `turns`, `memories`. For any event loop."""
+    """The use cases over one data directory, one attribute for each noun. Any event loop may call them."""
 
     def __init__(
         self,
@@ -46,6 +48,8 @@ class Service:
         self.sessions = SessionCases(
             stores=self._stores, settings=settings, models=models, agents=self.agents, is_running=engine.is_running
         )
+        self.changes = ChangeCases(stores=self._stores)
+        self.suggestions = SuggestionCases(stores=self._stores, agents=self.agents, sessions=self.sessions)
         self.turns = TurnCases(
             stores=self._stores,
             settings=settings,

@@ -12,6 +12,7 @@ from agent_mcp.model_params import ModelParams
 from agent_mcp.models import Models
 from agent_mcp.service.stores import DEFAULT_PAGE, Stores, one_line, page_size, threaded
 from agent_mcp.storage.agent_files import AgentDirectory, render
+from agent_mcp.storage.catalog import LIST_CHANGED
 from agent_mcp.storage.store import Store
 from agent_mcp.toolbox import AGENT_PREFIX, Toolbox, check_circles
 
@@ -90,6 +91,7 @@ class AgentCases:
             self._check_tools(store, spec)
             try:
                 store.agents.create(spec)
+                store.announce(LIST_CHANGED)
                 return CreatedAgent(**spec.model_dump(), created=True)
             except AgentExists:
                 there = self._find(store, spec.agent_id)
@@ -111,6 +113,7 @@ class AgentCases:
         if draft.tools is not None:
             self._check_tools(store, spec)
         store.agents.replace(spec)
+        store.announce(f"agent://{agent_id}")
         return self.usable(store, spec)
 
     @threaded
@@ -119,6 +122,7 @@ class AgentCases:
         store = self._stores.of(caller)
         self._own(store, agent_id)
         store.agents.remove(agent_id, retire=store.has_sessions_of(agent_id))
+        store.announce(LIST_CHANGED)
         return DeletedAgent(agent_id=agent_id)
 
     @threaded

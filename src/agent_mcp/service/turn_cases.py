@@ -181,6 +181,12 @@ class TurnCases:
             )
         return await self._go_on(caller, store, record, APPROVED if approve else DENIED)
 
+    async def dismiss(self, caller: Caller, turn_id: TurnId, question: PendingInput) -> None:
+        """A person saw what a turn waits for and closed it undecided: it waits on, for whoever else decides."""
+        store, record = await anyio.to_thread.run_sync(self._find, caller, turn_id, None)
+        if record.question == question:
+            await self._engine.dismiss(store, record, question)
+
     async def delete_session(self, caller: Caller, session_id: SessionId) -> DeletedSession:
         """Deletes a session, its turns and what its tools wrote; a turn that runs in it is cancelled first."""
         store = await anyio.to_thread.run_sync(self._stores.of, caller)

@@ -2,17 +2,14 @@
 
 import os
 from contextlib import suppress
-from datetime import timedelta
 
 from pydantic import ValidationError
 
-from agent_mcp.domain import TurnId, TurnRecord, now, parse_turn_id
+from agent_mcp.domain import RECORDS_KEPT, TurnId, TurnRecord, now, parse_turn_id
 from agent_mcp.errors import InvalidArgument
 from agent_mcp.storage import durable
 from agent_mcp.storage.layout import Layout
 from agent_mcp.storage.locks import is_free
-
-KEPT_FOR = timedelta(days=7)
 
 
 class TurnFiles:
@@ -79,7 +76,7 @@ class TurnFiles:
 
     def remove_old(self) -> list[TurnId]:
         """Removes the records of turns that ended more than 7 days ago, and what else is as old; returns their ids."""
-        limit = (now() - KEPT_FOR).timestamp()
+        limit = (now() - RECORDS_KEPT).timestamp()
         removed: list[TurnId] = []
         for path in self._layout.turns.iterdir():
             with suppress(FileNotFoundError):  # another server removes them too
