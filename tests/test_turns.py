@@ -148,8 +148,6 @@ FAILURES: dict[str, tuple[Reply, str]] = {
     "access is denied": (fail("AccessDeniedException", "You don't have access."), "You don't have access."),
     "the service fails": (Fault(500, "InternalServerException", "It broke."), "It broke."),
     "a fault before any text": (Answer([StreamFault("modelStreamErrorException", "No luck.")]), "No luck."),
-    "cut off before any text": (Answer([CutOff()]), ""),
-    "ended in good order before any text": (Answer([CutOff(orderly=True)]), "broke off"),
 }
 FAILURES_MID_TEXT: dict[str, tuple[Reply, str]] = {
     "a fault in the text": (say("Half of ", StreamFault("internalServerException", "It broke.")), "It broke."),
@@ -173,6 +171,15 @@ async def test_a_model_that_fails_before_any_text_gives_one_line_and_the_prompt_
             assert (await server.ask("Again", session_id=session))["response"] == "Here."
         assert model.violations == []
         assert said(model.requests[-1]) == ["Hi", "Hello.", "Again"]
+
+
+@pytest.mark.parametrize("orderly", [False, True], ids=["cut off", "ended in good order"])
+async def test_a_connection_lost_before_any_text_is_tried_again(data_dir: Path, orderly: bool) -> None:
+    with BedrockServer(in_turn(Answer([CutOff(orderly=orderly)]), say("Here."))) as model:
+        async with serving(data_dir, env=bedrock_env(model)) as server:
+            assert (await server.ask("Hi"))["response"] == "Here."
+        assert model.violations == []
+        assert [said(received) for received in model.requests] == [["Hi"], ["Hi"]]
 
 
 @pytest.mark.parametrize("kind", FAILURES_MID_TEXT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from strands import Agent, ModelRetryStrategy
+from strands import Agent
 from strands.hooks import HookProvider
 from strands.memory import MemoryManager
 from strands.types.exceptions import SessionException
@@ -14,6 +14,7 @@ from agent_mcp.approvals import Approvals
 from agent_mcp.context import SummarizingWindow, budget_of
 from agent_mcp.domain import AgentSpec
 from agent_mcp.models import ModelRef, Models
+from agent_mcp.models.guarded import Patience
 from agent_mcp.storage.fenced import FencedSessionManager
 from agent_mcp.storage.history import UNREADABLE, History
 from agent_mcp.token_limit import TokenLimit
@@ -77,7 +78,7 @@ class AgentFactory:
                 hooks=[approvals, tokens, *hooks],
                 memory_manager=memory,
                 sandbox=Workspace(bench.workspace()) if runs_code else None,
-                retry_strategy=ModelRetryStrategy(max_attempts=1 + _RETRIES, initial_delay=_FIRST_DELAY_SECONDS),
+                retry_strategy=Patience(max_attempts=1 + _RETRIES, initial_delay=_FIRST_DELAY_SECONDS),
                 callback_handler=None,  # Strands' default prints to stdout, which on stdio is the protocol's.
             )
         except (SessionException, *UNREADABLE) as error:

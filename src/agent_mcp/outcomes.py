@@ -66,8 +66,12 @@ def failed(error: Exception) -> Outcome:
         SessionException,
     )
 
+    from agent_mcp.models.guarded import Again
+
     while isinstance(error, EventLoopException):
         error = error.original_exception
+    if isinstance(error, Again):
+        error = error.failure
     if isinstance(error, AgentMcpError):
         return Outcome(status="failed", failure=error)
     if isinstance(error, MaxTokensReachedException):

@@ -133,6 +133,10 @@ class TurnEngine:
             self._loop.submit(self._between_turns(store, subject, session_id, store.repair_session))
         )
 
+    async def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Awaits something on the agents' loop, for what must be undone where it was done."""
+        await asyncio.wrap_future(self._loop.submit(work))
+
     async def close(self, *, grace: float) -> None:
         """Gives open turns `grace` seconds to end, then cancels and closes them."""
         if not await self._all_ended(grace):

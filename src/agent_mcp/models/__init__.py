@@ -94,6 +94,11 @@ class Models:
         """One line for each provider: whether it could be asked, and why not. Blocking."""
         return survey(self._environ)
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is anything to close."""
+        return self._clients.is_open
+
     async def close(self) -> None:
         """Closes connections. To be awaited on the loop on which the models were used."""
         await self._clients.close()

@@ -16,6 +16,8 @@ from agent_mcp.models.providers import PROVIDERS, llamacpp_url
 if TYPE_CHECKING:
     from strands.models.model import Model
 
+_SECRET_ENDS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_TOKEN_BEDROCK")
+"""How the variables are named that hold what must not be told."""
 _ANTHROPIC_TOKENS = 32_000
 """Anthropic's API wants a limit with each request; every Claude model since 4 can write as much."""
 _GEMINI_2_THOUGHTS = {"low": 1_024, "medium": 8_192, "high": 24_576}
@@ -37,17 +39,19 @@ class Order:
 
 
 def build(provider: str, order: Order) -> Model:
-    """The model. Blocking: imports the provider's package. Raises InvalidArgument for what it is known not to have."""
+    """The model, guarded. Blocking: imports the provider's package. Raises InvalidArgument for what it is known not to
+    have."""
     load_strands()
-    return _BUILDERS[provider](order)
+    from agent_mcp.models.guarded import GuardedModel
+
+    secrets = {value for name, value in order.environ.items() if name.endswith(_SECRET_ENDS)}
+    return GuardedModel(_BUILDERS[provider](order), name=f"{provider}:{order.model_id}", secrets=secrets)
 
 
 def _bedrock(order: Order) -> Model:
     from botocore.config import Config
-    from strands.models.bedrock import DEFAULT_READ_TIMEOUT
+    from strands.models.bedrock import DEFAULT_READ_TIMEOUT, BedrockModel
     from strands.models.model import CacheConfig
-
-    from agent_mcp.bedrock import WholeBedrockModel
 
     given = order.params
     config: dict[str, Any] = {
@@ -57,10 +61,14 @@ def _bedrock(order: Order) -> Model:
         "stop_sequences": given.get("stop"),
         "additional_request_fields": _bedrock_effort(order.model_id, given.get("reasoning_effort")),
     }
-    return WholeBedrockModel(
+    return BedrockModel(
         model_id=order.model_id,
         boto_session=order.clients.aws,
-        boto_client_config=Config(read_timeout=DEFAULT_READ_TIMEOUT, max_pool_connections=STREAMS),
+        boto_client_config=Config(
+            read_timeout=DEFAULT_READ_TIMEOUT,
+            max_pool_connections=STREAMS,
+            retries={"total_max_attempts": 1},  # they are made above all providers alike
+        ),
         cache_config=CacheConfig(tools_ttl=True),
         **{name: value for name, value in config.items() if value is not None},
     )
@@ -112,6 +120,8 @@ def _openai(order: Order) -> Model:
     from strands.models.model import CacheConfig
     from strands.models.openai import OpenAIModel
 
+    from agent_mcp.models.streams import OpenAIClient
+
     address = order.environ.get("OPENAI_BASE_URL")
     params: dict[str, Any] = dict(order.params)
     if not address and "max_tokens" in params:
@@ -123,7 +133,7 @@ def _openai(order: Order) -> Model:
         max_retries=0,
     )
     return OpenAIModel(
-        client=client,
+        client=OpenAIClient(client),
         model_id=order.model_id,
         params=params,
         # Other servers may refuse a field that only OpenAI's knows.
@@ -132,7 +142,7 @@ def _openai(order: Order) -> Model:
 
 
 def _ollama(order: Order) -> Model:
-    from strands.models.ollama import OllamaModel
+    from agent_mcp.models.ollama_model import WholeOllamaModel
 
     given = order.params
     config: dict[str, Any] = {
@@ -142,7 +152,7 @@ def _ollama(order: Order) -> Model:
         "stop_sequences": given.get("stop"),
         "additional_args": {"think": effort} if (effort := given.get("reasoning_effort")) else None,
     }
-    return OllamaModel(
+    return WholeOllamaModel(
         base_url(order.environ),
         ollama_client_args={"transport": order.clients.local},
         model_id=order.model_id,
@@ -153,6 +163,8 @@ def _ollama(order: Order) -> Model:
 def _gemini(order: Order) -> Model:
     from google.genai import Client, types
     from strands.models.gemini import GeminiModel
+
+    from agent_mcp.models.streams import GeminiClient
 
     given = order.params
     params: dict[str, Any] = {
@@ -172,7 +184,8 @@ def _gemini(order: Order) -> Model:
         retry_options=types.HttpRetryOptions(attempts=1),
     )
     client = Client(api_key=order.key("gemini"), vertexai=False, http_options=options)
-    return GeminiModel(client=client, model_id=order.model_id, params=_given(params))
+    used: Any = GeminiClient(client)
+    return GeminiModel(client=used, model_id=order.model_id, params=_given(params))
 
 
 def _litellm(order: Order) -> Model:
@@ -186,11 +199,16 @@ def _litellm(order: Order) -> Model:
 def _llamacpp(order: Order) -> Model:
     from strands.models.llamacpp import LlamaCppModel
 
+    from agent_mcp.models.streams import StreamingClient
+
     given = dict(order.params)
     effort = given.pop("reasoning_effort", None)
     if effort is not None:
         raise InvalidArgument("llama.cpp takes no reasoning_effort: leave it out of the agent's model_params.")
-    return LlamaCppModel(base_url=llamacpp_url(order.environ), model_id=order.model_id, params=given)
+    address = llamacpp_url(order.environ)
+    model = LlamaCppModel(base_url=address, model_id=order.model_id, params=given)
+    model.client = order.clients.keep(StreamingClient(base_url=address, timeout=order.clients.http.timeout))
+    return model
 
 
 def _offline(order: Order) -> Model:

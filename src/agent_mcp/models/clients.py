@@ -57,6 +57,10 @@ class Clients:
         self._opened.append(client)
         return client
 
+    @property
+    def is_open(self) -> bool:
+        return bool(self._opened)
+
     async def close(self) -> None:
         """To be awaited on the loop on which they were used."""
         while self._opened:

@@ -1,6 +1,8 @@
-"""LiteLLM, kept from what it does by itself: fetching its table of prices, and printing advice."""
+"""LiteLLM, kept from what it does by itself: fetching its table of prices, printing advice, ending broken answers."""
 
 import os
+from collections.abc import AsyncGenerator
+from typing import Any
 
 # It is read while the package is imported, which would wait for the network.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
@@ -8,6 +10,28 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 import litellm
 from strands.models.litellm import LiteLLMModel
 
-litellm.suppress_debug_info = True  # it goes to stdout, which is the protocol's
+from agent_mcp.models.guarded import BrokenOff
 
 __all__ = ["LiteLLMModel"]
+
+litellm.suppress_debug_info = True  # it goes to stdout, which is the protocol's
+litellm.disable_aiohttp_transport = True  # whose sessions nobody could close
+_completion: Any = litellm.acompletion
+
+
+async def _whole_completion(*args: Any, **kwargs: Any) -> Any:
+    answer: Any = await _completion(*args, **kwargs)
+    return _whole(answer) if hasattr(answer, "received_finish_reason") else answer
+
+
+async def _whole(answer: Any) -> AsyncGenerator[Any, None]:
+    """LiteLLM makes up a reason where an answer ends without one; only its own stream knows that none had come."""
+    async for chunk in answer:
+        made_up = answer.received_finish_reason is None and answer.intermittent_finish_reason is None
+        if made_up and chunk.choices and chunk.choices[0].finish_reason:
+            raise BrokenOff("it ended without its end")
+        yield chunk
+
+
+# Strands calls the package's function by its name, and offers no other place to stand in.
+litellm.acompletion = _whole_completion

@@ -70,6 +70,8 @@ class Service:
     async def close(self, *, grace: float) -> None:
         """Ends open turns, and gives everything back."""
         await self._engine.close(grace=grace)
+        if self.models.is_connected:
+            await self._engine.run(self.models.close())
         self._room.close()
         self._stores.close()
         self._engine.stop()
