@@ -475,27 +475,28 @@ class _ConverseStream:
         report = self._validator.validate(value, shape)
         if report.has_errors():
             return [f"{where}: {report.generate_report()}"]
-        return list(self._limits(value, shape, where))
+        return list(limits(value, shape, where))
 
-    def _limits(self, value: Any, shape: Any, where: str) -> Iterator[str]:
-        """What the service checks and botocore's own validator leaves to it: enum, pattern and maximum."""
-        kind, rules = shape.type_name, shape.metadata
-        if kind == "structure" and not shape.is_document_type:
-            for name, item in value.items():
-                yield from self._limits(item, shape.members[name], f"{where}.{name}")
-        elif kind == "list":
-            for i, item in enumerate(value):
-                yield from self._limits(item, shape.member, f"{where}.{i}")
-        elif kind == "map":
-            for key, item in value.items():
-                yield from self._limits(key, shape.key, where)
-                yield from self._limits(item, shape.value, f"{where}.{key}")
-        if kind == "string" and "enum" in rules and value not in rules["enum"]:
-            yield f"{where}: {value!r} is not one of {rules['enum']}"
-        if kind == "string" and "pattern" in rules and not re.fullmatch(rules["pattern"], value):
-            yield f"{where}: {value!r} does not match {rules['pattern']}"
-        if "max" in rules and (len(value) if kind in ("string", "list", "map") else value) > rules["max"]:
-            yield f"{where}: more than {rules['max']}"
+
+def limits(value: Any, shape: Any, where: str) -> Iterator[str]:
+    """What the service checks and botocore's own validator leaves to it: enum, pattern and maximum."""
+    kind, rules = shape.type_name, shape.metadata
+    if kind == "structure" and not shape.is_document_type:
+        for name, item in value.items():
+            yield from limits(item, shape.members[name], f"{where}.{name}")
+    elif kind == "list":
+        for i, item in enumerate(value):
+            yield from limits(item, shape.member, f"{where}.{i}")
+    elif kind == "map":
+        for key, item in value.items():
+            yield from limits(key, shape.key, where)
+            yield from limits(item, shape.value, f"{where}.{key}")
+    if kind == "string" and "enum" in rules and value not in rules["enum"]:
+        yield f"{where}: {value!r} is not one of {rules['enum']}"
+    if kind == "string" and "pattern" in rules and not re.fullmatch(rules["pattern"], value):
+        yield f"{where}: {value!r} does not match {rules['pattern']}"
+    if "max" in rules and (len(value) if kind in ("string", "list", "map") else value) > rules["max"]:
+        yield f"{where}: more than {rules['max']}"
 
 
 @cache

@@ -25,9 +25,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("models.choice", "models.building"),
     ("models.__init__", "toolbox", "transcripts"),
     # What is remembered of actors.
-    ("memory.__init__", "memory.database", "memory.ranking"),
+    ("memory.__init__", "memory.ranking", "storage.database"),
     ("memory.facts",),
-    ("memory.local",),
+    ("memory.queue",),
+    ("memory.aws", "memory.local"),
+    ("memory.agentcore",),
     # Where things are kept. `store` is the front of its package.
     ("storage.durable", "storage.locks", "storage.layout", "storage.wording", "storage.failures"),
     ("storage.index_file", "storage.searching", "storage.fenced", "storage.agent_files", "storage.turn_files"),
@@ -38,8 +40,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("storage.repair",),
     ("storage.store",),
     # Agents and their turns.
-    ("context", "settle", "agent_library", "memory.actor_store", "memory.room", "outside"),
-    ("agents", "recovery"),
+    ("context", "settle", "agent_library", "memory.actor_store", "memory.learning", "memory.room", "outside"),
+    ("agents", "recovery", "memory.worker", "memory.lessons"),
     ("outcomes",),
     ("turn_steps",),
     ("following",),
@@ -50,6 +52,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("service.session_cases",),
     ("service.admission",),
     ("service.turn_cases", "service.suggestions", "service.change_cases"),
+    ("service.erasure",),
     ("service.__init__",),
     # The doors.
     ("server.icons",),
@@ -61,7 +64,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("http.problems",),
     ("http.access", "http.callers", "http.forms", "http.streams"),
     ("http.parts",),
-    ("http.rest_agents", "http.rest_sessions", "http.rest_turns"),
+    ("http.rest_agents", "http.rest_memories", "http.rest_sessions", "http.rest_turns"),
     ("http.app", "http.serving"),
     # The composition root.
     ("compose",),

@@ -178,7 +178,7 @@ async def test_facts_stand_in_the_prompt_as_quoted_data_within_a_budget_and_neve
 
 async def test_memory_is_bounded(tmp_path: Path) -> None:
     async with running(tmp_path / "data") as service:
-        facts = service._room.of(service.store(CALLER))  # pyright: ignore[reportPrivateUsage] 2,000 calls are slow
+        facts = service._room.of(service.store(CALLER), CALLER.subject)  # pyright: ignore[reportPrivateUsage] 2,000 calls are slow
         assert isinstance(facts, LocalFacts)
         facts.database.write(lambda db: [put(db, ActorId("full"), f"Fact number {n}", Origin()) for n in range(MOST)])
         with pytest.raises(InvalidArgument, match="forget some first"):

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from agent_mcp.config import Settings
-from agent_mcp.domain import AgentId, SessionId
+from agent_mcp.domain import AgentId, SessionId, TurnRecord
 from agent_mcp.late import load_strands
 from agent_mcp.memory.facts import Origin
+from agent_mcp.memory.lessons import Lessons
+from agent_mcp.memory.queue import Job
 from agent_mcp.memory.room import MemoryRoom
+from agent_mcp.memory.worker import Worker
 from agent_mcp.models import Models
 from agent_mcp.service import Service
 from agent_mcp.storage.agent_files import AgentDirectory
@@ -30,7 +33,7 @@ def build_service(settings: Settings, environ: Mapping[str, str], *, authenticat
     `authenticated` says that its callers have shown who they are, so that defaults are those for strangers.
     """
     models = Models(default=settings.model, environ=environ, allowed=settings.allow_models, authenticated=authenticated)
-    room = MemoryRoom(sync=settings.fsync)
+    room = MemoryRoom(sync=settings.fsync, agentcore=settings.agentcore_memory_id)
     toolbox = Toolbox(modules=settings.tools, allowed=settings.allow_tools, unapproved=settings.approve)
 
     def build(admitted: Admitted) -> SessionAgent:
@@ -56,7 +59,7 @@ def build_service(settings: Settings, environ: Mapping[str, str], *, authenticat
         )
         outside = Outside(reads_outside, before=[call.name for call in admitted.record.tool_calls.values()])
         known = ActorStore(
-            room.of(store),
+            room.of(store, admitted.caller.subject),
             admitted.record.actor_id,
             origin=lambda: Origin.of(admitted.record, confirmed=not outside.seen),
             executor=room.executor,
@@ -71,10 +74,30 @@ def build_service(settings: Settings, environ: Mapping[str, str], *, authenticat
             hooks=[outside],
         )
 
-    engine = TurnEngine(build=build, limits=Limits(seconds=settings.turn_timeout, calls=settings.max_calls))
+    lessons = Lessons(models=models, reads_outside=reads_outside)
+
+    async def do(store: Store, subject: str, job: Job) -> None:
+        await lessons.do(store, room.of(store, subject), job)
+
+    def ended(admitted: Admitted, record: TurnRecord) -> None:
+        # What another agent says for an actor is not the actor's word.
+        if record.status == "completed" and admitted.spec.memory == "auto" and admitted.depth == 0:
+            lessons.note(room.of(admitted.store, admitted.caller.subject), record)
+            worker.start(admitted.store, admitted.caller.subject)
+
+    engine = TurnEngine(
+        build=build, ended=ended, limits=Limits(seconds=settings.turn_timeout, calls=settings.max_calls)
+    )
+    worker = Worker(room=room, submit=engine.beside, do=do)
     directories = [AgentDirectory(path) for path in settings.agents_path]
     service = Service(
-        settings=settings, models=models, toolbox=toolbox, engine=engine, room=room, directories=directories
+        settings=settings,
+        models=models,
+        toolbox=toolbox,
+        engine=engine,
+        room=room,
+        worker=worker,
+        directories=directories,
     )
     return service
 

@@ -47,6 +47,11 @@ class Settings(BaseModel):
     agents_path: tuple[Path, ...] = Field(
         default=(), description=f"More directories of agent files, read only, separated by {os.pathsep!r}."
     )
+    agentcore_memory_id: str | None = Field(
+        default=None,
+        pattern=r"^(arn:aws[a-z-]*:bedrock-agentcore:[a-z0-9-]+:[0-9]{12}:memory/)?[a-zA-Z][a-zA-Z0-9_-]{0,99}-[a-zA-Z0-9]{10}$",
+        description="Memory of actors in Bedrock AgentCore rather than in the data directory; needs AWS credentials.",
+    )
     fsync: bool = Field(default=True, description="on: a reply waits until it is safe on disk.")
 
     @field_validator("agents_path", mode="before")

@@ -33,6 +33,9 @@ CONTEXT_WINDOWS: Mapping[str, int] = {"basic": 100_000, "small": 2_000}
 SUMMARY_MARKER = "Summarise the transcript of a conversation"
 """In the system prompt of a request for a summary; `offline` then answers with the facts it recognises."""
 
+LEARNING_MARKER = "Write down what one turn of a conversation taught"
+"""In the system prompt of a request for durable facts; `offline` then answers with those that it recognises."""
+
 _WHO = "I am the offline model, not a language model: I answer only from the messages I am given."
 _SAID = "The user said: "
 _SUMMARY_HEAD = "Summary by the offline model (no language model) of what it recognised in the transcript:"
@@ -425,6 +428,8 @@ class OfflineModel(Model):
         if any(SUMMARY_MARKER in part for part in instructions):
             # In characters, so at most an eighth of the window.
             text = _summary(earlier, min(_LONGEST_SUMMARY, window // 2))
+        elif any(LEARNING_MARKER in part for part in instructions):
+            text = "\n".join(f"- {fact.said}" for fact in _known(earlier).values()) or "NONE"
         else:
             text = ""
             if not any("toolResult" in block for block in blocks):  # one round of tools, then an answer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,6 +40,8 @@ _TICK_SECONDS = 0.25
 _FREE_SECONDS = 0.5
 """How long the session of a turn that nobody runs may be in use before the turn is left to whoever uses it."""
 
+Ended = Callable[[Admitted, TurnRecord], None]
+"""Is told of each turn that has come to its end, before its reply goes out. Blocking, and quick."""
 Build = Callable[[Admitted], "SessionAgent"]
 """Makes the Strands agent for a turn. Blocking."""
 
@@ -62,8 +65,9 @@ class _OutOfTime(Exception):
 class TurnEngine:
     """Runs turns on a loop of its own: in a session one at a time and in order, sessions side by side."""
 
-    def __init__(self, *, build: Build, limits: Limits) -> None:
+    def __init__(self, *, build: Build, limits: Limits, ended: Ended) -> None:
         self._build = build
+        self._ended = ended
         self._limits = limits
         self._loop = AgentLoop()
         self._queues = TurnQueues()
@@ -136,6 +140,10 @@ class TurnEngine:
     async def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Awaits something on the agents' loop, for what must be undone where it was done."""
         await asyncio.wrap_future(self._loop.submit(work))
+
+    def beside(self, work: Coroutine[Any, Any, None]) -> Future[None]:
+        """Runs something that no turn waits for on the agents' loop. Any thread."""
+        return self._loop.submit(work)
 
     async def close(self, *, grace: float) -> None:
         """Gives open turns `grace` seconds to end, then cancels and closes them."""
@@ -234,9 +242,14 @@ class TurnEngine:
         if agent is not None:
             agent.agent.cancel()  # Tells tools and streams that outlive the turn to stop.
         record = record.model_copy(update={"worked_seconds": record.worked_seconds + self._loop.time() - start})
-        return await self._loop.in_thread(
+        record = await self._loop.in_thread(
             end, admitted, record, outcome, agent=agent, partial=turn.partial, calls=turn.calls
         )
+        try:
+            await self._loop.in_thread(self._ended, admitted, record)
+        except Exception:  # What follows from a turn does not change how it ended.
+            logger.exception("turn %s is kept, but not what was to follow from it", record.turn_id)
+        return record
 
     async def _interruptible(self, turn: Turn, work: Coroutine[Any, Any, Any], *, seconds: float | None) -> Any:
         """Runs `work` until it is done; raises _Cancelled if the turn is stopped, _OutOfTime after `seconds`.

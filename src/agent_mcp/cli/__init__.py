@@ -27,6 +27,9 @@ from agent_mcp.following import Followed
 from agent_mcp.service import Service
 from agent_mcp.service.admission import Prompt
 
+_LEARNING_SECONDS = 30.0
+"""How long a command waits, once it has printed the reply, for what the turn taught. Left out, it is done later."""
+
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="agent-mcp")
@@ -121,6 +124,7 @@ async def _ask(service: Service, prompt: Prompt, *, as_json: bool) -> None:
     if reply.question and not as_json:
         click.echo(reply.question, err=True)
     click.echo(f"session: {reply.session_id}", err=True)
+    await service.memories.settled(_LEARNING_SECONDS)
 
 
 async def _stream(service: Service, following: Followed, *, as_json: bool) -> Reply:

@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from agent_mcp.domain import Caller
-from agent_mcp.http import problems, rest_agents, rest_sessions, rest_turns
+from agent_mcp.http import problems, rest_agents, rest_memories, rest_sessions, rest_turns
 from agent_mcp.http.access import LONGEST_REQUEST, BodyLimit, HostsAndOrigins
 from agent_mcp.http.callers import Identified, Identify, caller_of
 from agent_mcp.http.parts import known_query
@@ -25,7 +25,7 @@ from agent_mcp.service import Service
 _IDLE_SECONDS = 3600.0
 """A connection of the older revisions on which nothing came for so long is given up; what it began goes on."""
 
-ROUTERS = (rest_agents.router, rest_sessions.router, rest_turns.router)
+ROUTERS = (rest_agents.router, rest_memories.router, rest_sessions.router, rest_turns.router)
 
 
 def build_app(

@@ -10,15 +10,19 @@ from agent_mcp.domain import (
     LONGEST_LIFE,
     ActorId,
     AgentId,
+    MemoryId,
+    MemoryMode,
     SessionId,
     TurnId,
     parse_actor_id,
     parse_agent_id,
+    parse_memory_id,
     parse_session_id,
     parse_turn_id,
 )
 from agent_mcp.errors import InvalidArgument
 from agent_mcp.service import AgentDraft
+from agent_mcp.service.memory_cases import DEFAULT_HITS
 from agent_mcp.service.stores import DEFAULT_PAGE, MAX_PAGE
 
 AgentKey = Annotated[
@@ -33,6 +37,11 @@ ActorKey = Annotated[
     Field(json_schema_extra={"pattern": r"^[^\s\x00-\x1f\x7f]+$", "minLength": 1, "maxLength": 200}),
 ]
 TurnKey = Annotated[TurnId, AfterValidator(parse_turn_id), Field(json_schema_extra={"pattern": "^t-[0-9a-f]{32}$"})]
+MemoryKey = Annotated[
+    MemoryId,
+    AfterValidator(parse_memory_id),
+    Field(json_schema_extra={"pattern": "^m(em)?-[a-zA-Z0-9_-]{1,60}$"}),
+]
 Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 Life = Annotated[int, Field(ge=0, le=LONGEST_LIFE, description="Idle life in seconds; 0 = never expires")]
 Budget = Annotated[int, Field(ge=0, description="Tokens that the whole session may use; 0 = no limit")]
@@ -60,6 +69,9 @@ class AgentChanges(Form):
     model: str | None = Field(default=None, description='"provider:model_id"; default: the server\'s')
     model_settings: ModelForm | None = Field(default=None, alias="model_config", description="In place of model")
     tools: list[str] | None = Field(default=None, description="Names of allowed tools")
+    memory: MemoryMode | None = Field(
+        default=None, description="explicit: sees facts about its actor from all sessions; auto: learns them too"
+    )
 
     def draft(self) -> AgentDraft:
         """The same for the use cases; raises InvalidArgument where two models are named."""
@@ -74,6 +86,7 @@ class AgentChanges(Form):
             description=self.description,
             model=model,
             tools=tuple(self.tools) if self.tools is not None else None,
+            memory=self.memory,
         )
 
 
@@ -164,3 +177,24 @@ class AnswerForm(Form):
 
     answer: str = Field(description="What the agent is told")
     wait_seconds: Seconds | None = Field(default=None, description="As for invoke")
+
+
+class RememberForm(Form):
+    """A fact to remember, or one to confirm."""
+
+    text: str | None = Field(default=None, description='One sentence, such as "Prefers Celsius"')
+    memory_id: MemoryKey | None = Field(default=None, description="Instead: confirms a fact that an agent noted")
+    actor_id: ActorKey | None = Field(default=None, description="Of whom; default: the caller's own")
+
+
+class ActorQuery(Form):
+    """Whose memory is meant."""
+
+    actor_id: ActorKey | None = Field(default=None, description="Of whom; default: the caller's own")
+
+
+class RecallQuery(ActorQuery):
+    """What to look for in a memory."""
+
+    query: str = Field(max_length=1000, description="Words; other endings and small typos are found too")
+    limit: Limit = DEFAULT_HITS

@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 
 from agent_mcp.domain import ActorId, MemoryId, SessionId, TurnId, new_memory_id, now
 from agent_mcp.errors import InvalidArgument
-from agent_mcp.memory.database import Database
+from agent_mcp.memory import queue
 from agent_mcp.memory.facts import MOST, Found, Memory, Origin, checked, key_of
+from agent_mcp.memory.queue import Job, Queue
 from agent_mcp.memory.ranking import Ranking, Vectors
+from agent_mcp.storage.database import Database
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (
@@ -20,10 +22,6 @@ CREATE TABLE IF NOT EXISTS facts (
     text TEXT NOT NULL, created_ms INTEGER NOT NULL, session_id TEXT, turn_id TEXT, confirmed INTEGER NOT NULL,
     UNIQUE (actor_id, key)
 );
-CREATE TABLE IF NOT EXISTS lessons (
-    turn_id TEXT PRIMARY KEY, actor_id TEXT NOT NULL, due_ms INTEGER NOT NULL, attempts INTEGER NOT NULL,
-    process TEXT
-) WITHOUT ROWID;
 """
 _COLUMNS = "memory_id, text, created_ms, session_id, turn_id, confirmed"
 _RANKINGS = 16
@@ -37,7 +35,8 @@ class LocalFacts:
     """
 
     def __init__(self, path: str, *, sync: bool, vectors: Vectors | None = None) -> None:
-        self.database = Database(path, _SCHEMA, sync=sync)
+        self.database = Database(path, _SCHEMA + queue.SCHEMA, sync=sync)
+        self.queue = Queue(self.database)
         self._vectors = vectors
         self._rankings: OrderedDict[ActorId, tuple[object, list[Memory], Ranking]] = OrderedDict()
         self._lock = threading.Lock()
@@ -77,7 +76,7 @@ class LocalFacts:
 
     def erase(self, actor: ActorId) -> int:
         def change(db: sqlite3.Connection) -> int:
-            db.execute("DELETE FROM lessons WHERE actor_id = ?", (actor,))
+            queue.remove_actor(db, actor)
             return db.execute("DELETE FROM facts WHERE actor_id = ?", (actor,)).rowcount
 
         count = self.database.delete(change) or 0
@@ -85,6 +84,21 @@ class LocalFacts:
             self._rankings.pop(actor, None)
         self.database.scrub()
         return count
+
+    def keep_lesson(self, job: Job, texts: Sequence[str], origin: Origin) -> int:
+        """Keeps what a turn taught, unless the actor was erased meanwhile; returns how many facts it taught.
+
+        Raises InvalidArgument where the actor has as many facts as it may have.
+        """
+
+        def change(db: sqlite3.Connection) -> int:
+            if not queue.finish(db, job.key):
+                return 0
+            for text in texts:
+                put(db, job.actor, checked(text), origin)
+            return len(texts)
+
+        return self.database.write(change)
 
     def close(self) -> None:
         self.database.close()

@@ -95,6 +95,7 @@ def build_server(
 
     `warm_up` is run in a thread after the handshake.
     """
+    service.keep_up()
     tools = tool_table()
     resources = Resources(service)
     prompts = Prompts(service)

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from agent_mcp.config import Settings
 from agent_mcp.domain import Caller
 from agent_mcp.memory.room import MemoryRoom
+from agent_mcp.memory.worker import Worker
 from agent_mcp.models import Models
 from agent_mcp.service.admission import Prompt
 from agent_mcp.service.agent_cases import AgentCases, AgentDraft
 from agent_mcp.service.change_cases import ChangeCases
+from agent_mcp.service.erasure import Erasure
 from agent_mcp.service.memory_cases import MemoryCases
 from agent_mcp.service.session_cases import SessionCases
 from agent_mcp.service.stores import Stores
@@ -35,6 +37,7 @@ class Service:
         toolbox: Toolbox,
         engine: TurnEngine,
         room: MemoryRoom,
+        worker: Worker,
         directories: Sequence[AgentDirectory] = (),
     ) -> None:
         self.settings = settings
@@ -42,9 +45,10 @@ class Service:
         self.toolbox = toolbox
         self._engine = engine
         self._room = room
-        self._stores = Stores(settings)
+        self._worker = worker
+        self._stores = Stores(settings, opened=worker.opened)
         self.agents = AgentCases(stores=self._stores, models=models, toolbox=toolbox, directories=directories)
-        self.memories = MemoryCases(stores=self._stores, room=room)
+        self.memories = MemoryCases(stores=self._stores, room=room, worker=worker)
         self.sessions = SessionCases(
             stores=self._stores, settings=settings, models=models, agents=self.agents, is_running=engine.is_running
         )
@@ -59,6 +63,12 @@ class Service:
             engine=engine,
         )
 
+        self.erasure = Erasure(stores=self._stores, room=room, turns=self.turns)
+
+    def keep_up(self) -> None:
+        """Has this process do what others left to be learnt or sent, as a server does that is here to stay."""
+        self._worker.keeps_up = True
+
     def store(self, caller: Caller) -> Store:
         """The caller's store, for those who look at the directory itself. Blocking; raises StorageFailed."""
         return self._stores.of(caller)
@@ -70,6 +80,7 @@ class Service:
     async def close(self, *, grace: float) -> None:
         """Ends open turns, and gives everything back."""
         await self._engine.close(grace=grace)
+        self._worker.close()
         if self.models.is_connected:
             await self._engine.run(self.models.close())
         self._room.close()

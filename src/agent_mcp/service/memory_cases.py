@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from agent_mcp.domain import ActorId, Caller, Fact, MemoryId
 from agent_mcp.errors import InvalidArgument, MemoryNotFound
-from agent_mcp.memory.facts import Memory, Origin
+from agent_mcp.memory.facts import FactStore, Memory, Origin
 from agent_mcp.memory.room import MemoryRoom
+from agent_mcp.memory.worker import Worker
 from agent_mcp.service.stores import Stores, page_size, threaded
 
 DEFAULT_HITS = 10
@@ -31,9 +32,10 @@ class ForgottenFact(Fact):
 class MemoryCases:
     """The use cases of memory: of the caller's subject, and of one actor each."""
 
-    def __init__(self, *, stores: Stores, room: MemoryRoom) -> None:
+    def __init__(self, *, stores: Stores, room: MemoryRoom, worker: Worker) -> None:
         self._stores = stores
         self._room = room
+        self._worker = worker
 
     @threaded
     def remember(
@@ -46,7 +48,7 @@ class MemoryCases:
     ) -> RememberedFact:
         """Keeps a fact on the caller's word, or confirms one that an agent noted. Raises MemoryNotFound."""
         actor = caller.actor_for(actor_id)
-        facts = self._room.of(self._stores.of(caller))
+        facts = self._facts(caller)
         if (text is None) == (memory_id is None):
             raise InvalidArgument("Give either text (a fact to remember) or memory_id (one to confirm).")
         if text is not None:
@@ -64,7 +66,7 @@ class MemoryCases:
     ) -> RecalledFacts:
         """Facts that fit the query, the best first; those that nobody confirmed yet too."""
         actor = caller.actor_for(actor_id)
-        found = self._room.of(self._stores.of(caller)).search(actor, query, limit=page_size(limit))
+        found = self._facts(caller).search(actor, query, limit=page_size(limit))
         note = found.note or (None if found.memories else "Nothing that fits is remembered of this actor.")
         return RecalledFacts(memories=found.memories, note=note)
 
@@ -72,9 +74,16 @@ class MemoryCases:
     def forget(self, caller: Caller, memory_id: MemoryId, *, actor_id: ActorId | None = None) -> ForgottenFact:
         """Deletes a fact for good. Raises MemoryNotFound."""
         actor = caller.actor_for(actor_id)
-        if not self._room.of(self._stores.of(caller)).forget(actor, memory_id):
+        if not self._facts(caller).forget(actor, memory_id):
             raise _not_found(memory_id)
         return ForgottenFact(memory_id=memory_id)
+
+    async def settled(self, seconds: float) -> None:
+        """Waits until what turns taught is learnt, not longer than some seconds: for a command that is over then."""
+        await self._worker.idle(seconds)
+
+    def _facts(self, caller: Caller) -> FactStore:
+        return self._room.of(self._stores.of(caller), caller.subject)
 
 
 def _not_found(memory_id: MemoryId) -> MemoryNotFound:

@@ -25,8 +25,9 @@ MAX_PAGE = 200
 class Stores:
     """One store for each subject: what is another's can't be found, whatever the id."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, opened: Callable[[Store, str], None]) -> None:
         self._settings = settings
+        self._opened = opened
         self._stores: dict[str, Store] = {}
         self._opening = threading.Lock()
 
@@ -34,11 +35,14 @@ class Stores:
         """The store of the caller's subject. Blocking at first; raises StorageFailed."""
         with self._opening:
             store = self._stores.get(caller.subject)
+            new = store is None
             if store is None:
                 settings = self._settings
                 store = Store(settings.data_dir, sync=settings.fsync, default_ttl=settings.session_ttl)
                 self._stores[caller.subject] = store
             store.open()
+            if new:
+                self._opened(store, caller.subject)
             return store
 
     def close(self) -> None:

@@ -22,8 +22,6 @@ class Layout:
         self.catalog_lock = self.locks / "catalog.lock"
         self.retired = root / "retired"
         self.secret = root / "secret.key"
-        self.memory = root / "memory.db"
-        self.outbox = root / "outbox.db"
         self.workspaces = root / "workspaces"
         self.damaged = root / "damaged"
 

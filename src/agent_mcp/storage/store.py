@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from filelock import AsyncFileLock
 
@@ -18,7 +19,7 @@ from agent_mcp.storage.catalog import Catalog, Change
 from agent_mcp.storage.failures import storage_errors
 from agent_mcp.storage.history import History
 from agent_mcp.storage.layout import Layout
-from agent_mcp.storage.locks import ProcessLock, remove_dead, session_lock
+from agent_mcp.storage.locks import ProcessLock, is_free, remove_dead, session_lock
 from agent_mcp.storage.repair import Repair, Repairer
 from agent_mcp.storage.searching import Hit, Listed, Position
 from agent_mcp.storage.session_files import SessionFiles
@@ -28,6 +29,7 @@ from agent_mcp.storage.upkeep import Upkeep
 logger = logging.getLogger(__name__)
 
 _UNFINISHED_SECONDS = 3600
+_BEING_MADE_SECONDS = 60  # what is younger may be another process's, which is just writing it
 _LOOKS = 3
 
 
@@ -93,6 +95,13 @@ class Store:
             for turn_id in turns:
                 self._turns.remove(turn_id)
         self._index(lambda: self._catalog.remove_sessions([session_id]))
+
+    def remove_begun(self) -> None:
+        """Removes what crashes left of files and sessions that were being written or removed; raises StorageFailed."""
+        with storage_errors(self.root):
+            self._sessions.remove_unfinished(older_than_seconds=_BEING_MADE_SECONDS)
+            for directory in (self._layout.root, self._layout.turns):
+                durable.remove_begun(directory, older_than_seconds=_BEING_MADE_SECONDS)
 
     def erase_from_index(self, session_ids: Sequence[SessionId]) -> None:
         """Leaves no byte of these sessions in the index. Their directories must be gone. Raises StorageFailed.
@@ -214,10 +223,13 @@ class Store:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path
 
-    @property
-    def memory_file(self) -> str:
-        """Where the facts about this subject's actors are kept."""
-        return str(self._layout.memory)
+    def database(self, name: Literal["memory", "outbox"]) -> str:
+        """The file of the facts about this subject's actors, or of what is still to be sent to another memory."""
+        return str(self.root / f"{name}.db")
+
+    def lives(self, process: str) -> bool:
+        """Whether a process that works on this directory is there."""
+        return process == self.process or not is_free(self._layout.process_lock(process))
 
     def secret_key(self) -> bytes:
         """32 random bytes, the same for every server on this directory; raises StorageFailed."""
