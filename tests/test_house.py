@@ -55,7 +55,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("service.erasure",),
     ("service.__init__",),
     # The doors.
-    ("server.icons",),
+    ("server.cancels", "server.icons"),
     ("server.tool_table", "server.resources", "server.stdio", "doctor", "demo", "hosts"),
     ("server.prompts", "server.progress", "server.memory_tools", "install"),
     ("server.completions", "server.notices", "server.tasks"),

@@ -1,7 +1,10 @@
 """An HTTP server in the test's own process, on a loop and a thread of its own: real sockets, shared by many tests."""
 
 import asyncio
+import json
+import socket
 import threading
+import time
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -9,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import uvicorn
 from mcp.client import Client
 
 from agent_mcp.compose import build_service
@@ -29,6 +33,7 @@ class Web:
     url: str
     rest: httpx.Client
     data: Path
+    server: uvicorn.Server
 
     def post(self, path: str, body: Mapping[str, Any] | None = None, **options: Any) -> httpx.Response:
         return self.rest.post(f"/api/v1{path}", json=body, **options)
@@ -41,6 +46,23 @@ class Web:
         answer = self.post(f"/agents/{agent}/invoke", {"prompt": prompt, **body})
         assert answer.status_code == 200, answer.text
         return answer.json()
+
+    @contextmanager
+    def dropped(self, path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Generator[None]:
+        """Sends a request, and hangs up at the end of the block without an answer; waits until the server noticed."""
+        content = json.dumps(body).encode()
+        given = {"Host": self.url.removeprefix("http://"), "Content-Type": "application/json", **(headers or {})}
+        head = "".join(f"{name}: {value}\r\n" for name, value in given.items())
+        host, port = self.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as connection:
+            start = f"POST {path} HTTP/1.1\r\n{head}Content-Length: {len(content)}\r\n\r\n"
+            connection.sendall(start.encode() + content)
+            mine = connection.getsockname()
+            yield
+        end = time.monotonic() + DEADLINE
+        while any(getattr(one, "client", None) == mine for one in list(self.server.server_state.connections)):
+            assert time.monotonic() < end, "the server did not notice that its client went away"
+            time.sleep(0.01)
 
     @asynccontextmanager
     async def mcp(self, mode: str = "auto", **client: Any) -> AsyncGenerator[Client]:
@@ -65,11 +87,13 @@ def serving(
     url = url_of(listening)
     started = threading.Event()
     stop = threading.Event()
+    servers: list[uvicorn.Server] = []
 
     async def run() -> None:
         service = build_service(Settings.model_validate(chosen), dict(environ or {}))
         app = build_app(service, identify=identify, allowed=loopback_only(), stateless=stateless)
         server = server_of(app, started=started.set)
+        servers.append(server)
         task = asyncio.create_task(server.serve([listening]))
         await asyncio.to_thread(stop.wait)
         await service.close(grace=0)
@@ -81,7 +105,7 @@ def serving(
     try:
         assert started.wait(DEADLINE), "the server did not start"
         with httpx.Client(base_url=url, timeout=DEADLINE, trust_env=False) as rest:
-            yield Web(url, rest, data_dir)
+            yield Web(url, rest, data_dir, servers[0])
     finally:
         stop.set()
         thread.join(DEADLINE)

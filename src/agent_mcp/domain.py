@@ -193,13 +193,18 @@ class ToolCall(Fact):
 
 
 class Message(Fact):
-    """One message of a transcript. `role` is `tool` for what tools returned to the model."""
+    """One message of a transcript. `role` is `tool` for what tools returned to the model.
+
+    `cut_at` is where the rest of a text begins that is too long for one answer: what read_transcript takes as `offset`,
+    with the message's index + 1 as `before`.
+    """
 
     index: int
     role: Literal["user", "assistant", "tool"]
     text: str
     tool_calls: tuple[ToolCall, ...] = ()
     created_at: Timestamp | None = None
+    cut_at: int | None = None
 
 
 class Failure(Fact):

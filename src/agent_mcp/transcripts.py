@@ -9,6 +9,9 @@ from agent_mcp.domain import Message, SessionInfo, SessionMeta, transcript_uri
 MAX_BYTES = 512 * 1024
 _FOR_FRAME = 4 * 1024  # room for title and links
 _ROOM = MAX_BYTES - _FOR_FRAME
+_RESULT_BYTES = 1000 * 1024
+"""What one result may weigh on the wire: clients take 1 MiB in one event over HTTP."""
+_PIECE = 40_000  # characters, each of which can weigh 24 bytes in a result
 _LABELS = {"user": "User", "assistant": "Assistant", "tool": "Tool"}
 
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$", re.MULTILINE)
@@ -75,7 +78,7 @@ def page_starts(read: Read, *, total: int, most: int) -> list[int]:
 
 def _piece(read: Read, *, before: int) -> list[Message]:
     """The messages in front of an index that one piece of Markdown holds."""
-    return newest(read, before=before, max_bytes=_ROOM, size=lambda m: len(_entry(m, _ROOM).encode()) + 1)
+    return newest(read, before=before, max_bytes=_ROOM, size=lambda m: _carried(_entry(m, _ROOM)) + 1)
 
 
 def messages_json(meta: SessionMeta, read: Read, *, total: int) -> str:
@@ -85,13 +88,38 @@ def messages_json(meta: SessionMeta, read: Read, *, total: int) -> str:
         return _cut(message, _ROOM).model_dump_json(exclude_none=True)
 
     # A message is counted at its longest, with every character escaped at most once.
-    shown = newest(read, before=total, max_bytes=_ROOM, size=lambda m: len(dump(m).encode()) + 1)
+    shown = newest(read, before=total, max_bytes=_ROOM, size=lambda m: _carried(dump(m)) + 1)
     head = {
         "session_id": meta.session_id,
         "total": total,
         "before": shown[0].index if shown and shown[0].index else None,
     }
     return f'{json.dumps(head)[:-1]}, "messages": [{",".join(dump(m) for m in shown)}]}}'
+
+
+def page(read: Read, *, before: int, since: int) -> list[Message]:
+    """The newest messages in front of `before` that one result can hold; the first may be cut, see `part`."""
+    chosen = newest(read, before=before, since=since, max_bytes=_RESULT_BYTES, size=_in_result)
+    return [part(message) for message in chosen]
+
+
+def part(message: Message, start: int = 0) -> Message:
+    """A message from a character on, as far as one result can hold; `cut_at` is where the next piece begins."""
+    rest = message.model_copy(update={"text": message.text[start:]})
+    if _in_result(rest) <= _RESULT_BYTES:
+        return rest
+    cut = _cut(rest, _RESULT_BYTES // 4).model_copy(update={"text": rest.text[:_PIECE]})
+    return cut.model_copy(update={"cut_at": start + _PIECE}) if len(rest.text) > _PIECE else cut
+
+
+def _in_result(message: Message) -> int:
+    """Bytes of a message in a tool's result, which holds it as text and as structured content."""
+    return 2 * len(json.dumps(message.model_dump_json()))
+
+
+def _carried(text: str) -> int:
+    """Bytes of a text, or half of what it has on a wire that escapes all but ASCII: so 512 KiB stay under 1 MiB."""
+    return max(len(text.encode(errors="replace")), len(json.dumps(text)) // 2)
 
 
 def _head(meta: SessionMeta | SessionInfo) -> str:
@@ -159,4 +187,4 @@ def _cut(message: Message, longest: int) -> Message:
 
 def _weight(value: object) -> int:
     """Bytes as JSON, in which only control characters and quotes take more than in Markdown."""
-    return len(json.dumps(value, ensure_ascii=False, default=str).encode(errors="replace"))
+    return _carried(json.dumps(value, ensure_ascii=False, default=str))

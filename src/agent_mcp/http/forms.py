@@ -164,6 +164,9 @@ class MessageQuery(Form):
 
     limit: Limit = DEFAULT_PAGE
     before: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Only messages in front of this index")
+    offset: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Only the message in front of before, from this character on: its cut_at"
+    )
 
 
 class TurnQuery(Form):

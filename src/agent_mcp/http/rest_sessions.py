@@ -75,5 +75,5 @@ async def delete_session(session_id: SessionKey, service: TheService, caller: Th
 async def read_messages(
     session_id: SessionKey, query: Annotated[MessageQuery, Query()], service: TheService, caller: TheCaller
 ) -> TranscriptPage:
-    """The newest messages of a session, or the newest in front of the index `before`."""
-    return await service.sessions.read(caller, session_id, limit=query.limit, before=query.before)
+    """The newest messages of a session, or the newest in front of the index `before`. A long text comes in pieces."""
+    return await service.sessions.read(caller, session_id, limit=query.limit, before=query.before, offset=query.offset)

@@ -36,6 +36,7 @@ from mcp_types import (
 
 from agent_mcp.domain import DECISION_TIME, LOCAL_SUBJECT, Caller, TurnId
 from agent_mcp.server import icons
+from agent_mcp.server.cancels import Cancels
 from agent_mcp.server.completions import Completions
 from agent_mcp.server.notices import Notices
 from agent_mcp.server.progress import is_yes
@@ -102,12 +103,14 @@ def build_server(
     completions = Completions(service, prompts)
     notices = Notices(service, caller_of)
     tasks = Tasks(service, tools)
+    cancels = Cancels(service)
 
     async def list_tools(ctx: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
         return ListToolsResult(tools=tools.list_tools())
 
     async def call_tool(ctx: Context, params: CallToolRequestParams) -> HandlerResult:
-        call = Call(service=service, caller=await caller_of(ctx), context=ctx, decision=_decision(params))
+        caller = await caller_of(ctx)
+        call = Call(service=service, caller=caller, context=ctx, cancels=cancels, decision=_decision(params))
         if params.name == ask_agent.__name__ and declares_tasks(ctx):
             call.task_after = TASK_AFTER_SECONDS
         result = await tools.run(params.name, params.arguments or {}, call)
@@ -161,6 +164,7 @@ def build_server(
     security = RequestStateSecurity(codec=_StateCodec(service), ttl=_STATE_SECONDS)
     server.middleware.append(RequestStateBoundary(security, default_audience=server.name))
     server.middleware.append(notices)
+    server.middleware.append(cancels)
     if warm_up is not None:
         server.middleware.append(_WarmUp(warm_up))
     return server

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from agent_mcp.arguments import explain, suggest
 from agent_mcp.domain import Caller, TurnId
 from agent_mcp.errors import AgentMcpError, InvalidArgument
+from agent_mcp.server.cancels import Cancels
 from agent_mcp.service import Service
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class Call:
     service: Service
     caller: Caller
     context: Context
+    cancels: Cancels
     decision: Decision | None = None
     may_ask: bool = True  # whether the host's person may be asked in this request (again)
     step: int = 0

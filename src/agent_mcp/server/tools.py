@@ -204,12 +204,16 @@ async def ask_agent(
             call.caller,
             Prompt(text=prompt, agent_id=agent_id, session_id=session_id, actor_id=actor_id, key=call.idempotency_key),
         )
-    try:
+    if not asked.is_new:
         return await finish(call, asked.followed, wait_seconds)
+    call.cancels.started(call.context, call.caller, asked.followed.turn_id)
+    try:
+        result = await finish(call, asked.followed, wait_seconds)
     except anyio.get_cancelled_exc_class():
-        if asked.is_new:
-            call.service.turns.abandon(call.caller, asked.followed.turn_id)
+        call.cancels.interrupted(call.context, call.caller, asked.followed.turn_id)
         raise
+    call.cancels.answered(call.context)
+    return result
 
 
 async def get_reply(
@@ -274,10 +278,13 @@ async def read_transcript(
     session_id: _SessionId,
     limit: _Limit = DEFAULT_PAGE,
     before: Annotated[int | None, Field(ge=0, description="Only messages in front of this index")] = None,
+    offset: Annotated[
+        int | None, Field(ge=0, description="Only the message in front of before, from this character on: its cut_at")
+    ] = None,
 ) -> TranscriptPage:
-    """Read what was said in a session, whole, also in an expired one; nothing is asked of the agent. Gives the newest
+    """Read what was said in a session, also in an expired one; nothing is asked of the agent. Gives the newest
     messages, each with its index and time; pass the returned before to go further back."""
-    return await call.service.sessions.read(call.caller, session_id, limit=limit, before=before)
+    return await call.service.sessions.read(call.caller, session_id, limit=limit, before=before, offset=offset)
 
 
 def _reply_text(result: BaseModel) -> str:

@@ -199,20 +199,32 @@ class SessionCases:
 
     @threaded
     def read(
-        self, caller: Caller, session_id: SessionId, *, limit: int = DEFAULT_PAGE, before: int | None = None
+        self,
+        caller: Caller,
+        session_id: SessionId,
+        *,
+        limit: int = DEFAULT_PAGE,
+        before: int | None = None,
+        offset: int | None = None,
     ) -> TranscriptPage:
-        """The newest messages, or the newest in front of the index `before`; raises SessionNotFound, SessionDamaged."""
+        """The newest messages, or the newest in front of the index `before`; raises SessionNotFound, SessionDamaged.
+
+        With `offset` just the one message in front of `before`, from that character on.
+        """
         store = self._stores.of(caller)
         history = store.history(self.find(store, session_id))
         total = history.count()
         end = total if before is None else min(before, total)
-        messages = transcripts.newest(
-            lambda offset, count: history.read(offset=offset, limit=count),
-            before=end,
-            since=max(0, end - page_size(limit)),
-            max_bytes=transcripts.MAX_BYTES,
-            size=lambda message: len(message.model_dump_json().encode()),
-        )
+        if offset is not None:
+            if before is None or not end:
+                raise InvalidArgument("offset goes on with one long message: give its index + 1 as before too.")
+            messages = [transcripts.part(one, offset) for one in history.read(offset=end - 1, limit=1)]
+        else:
+            messages = transcripts.page(
+                lambda start, count: history.read(offset=start, limit=count),
+                before=end,
+                since=max(0, end - page_size(limit)),
+            )
         first = messages[0].index if messages else 0
         return TranscriptPage(session_id=session_id, messages=tuple(messages), total=total, before=first or None)
 
