@@ -190,8 +190,12 @@ async def test_one_message_over_512_kib_is_cut_and_says_so(data_dir: Path) -> No
                 text = (await read(client, uri)).text
                 assert len(text.encode()) <= 512 * 1024
                 assert "more characters: read_transcript has them" in text
-            whole = await call(client, "read_transcript", session_id=reply["session_id"], before=1)
-    assert whole["messages"][0]["text"].endswith("the end")
+            pieces: list[str] = []
+            page = await call(client, "read_transcript", session_id=reply["session_id"], before=1)
+            while (offset := page["messages"][0]["cut_at"]) is not None:
+                pieces.append(page["messages"][0]["text"])
+                page = await call(client, "read_transcript", session_id=reply["session_id"], before=1, offset=offset)
+            assert "".join([*pieces, page["messages"][0]["text"]]).endswith("\0the end")
 
 
 NOT_THERE = {
