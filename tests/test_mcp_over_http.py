@@ -3,7 +3,7 @@
 from collections.abc import Generator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
@@ -62,7 +62,7 @@ async def test_a_platform_may_add_a_session_header_of_its_own_where_no_connectio
 ) -> None:
     with serving(tmp_path / "data", stateless=True) as web:
         headers = {"Mcp-Session-Id": "of-the-platform", "X-Amzn-Bedrock-AgentCore-Runtime-Session-Id": "s" * 33}
-        async with httpx.AsyncClient(headers=headers, timeout=DEADLINE, trust_env=False) as http:
+        async with httpx2.AsyncClient(headers=headers, timeout=DEADLINE, trust_env=False) as http:
             async with Client(streamable_http_client(f"{web.url}/mcp", http_client=http), mode=era) as client:
                 told = await call(client, "ask_agent", prompt="My name is John")
             async with Client(streamable_http_client(f"{web.url}/mcp", http_client=http), mode=era) as client:
