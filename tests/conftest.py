@@ -18,7 +18,7 @@ from agent_mcp.errors import BY_CODE
 from agent_mcp.server.tools import tool_table
 from contract_record import RECORD, RecordingClient, uncovered, undeclared
 
-_BEHIND_MARKERS = ("node", "shell")
+_BEHIND_MARKERS = ("fuzz", "node", "shell")
 _is_whole = pytest.StashKey[bool]()
 _lacks = pytest.StashKey[list[str]]()
 

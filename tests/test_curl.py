@@ -1,5 +1,6 @@
 """The continuity test as a user runs it in a shell, with curl and jq, against a fresh server."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -51,3 +52,15 @@ def test_a_name_is_remembered_within_the_session_and_not_without_it(data_dir: Pa
 def test_agents_and_sessions_are_made_as_users_write_the_calls(data_dir: Path) -> None:
     with process(data_dir) as (_, url):
         assert shell(AS_WRITTEN, url) == ["research-assistant", "research-assistant user-123"]
+
+
+def test_every_example_of_the_documentation_runs(data_dir: Path) -> None:
+    text = Path(__file__).parent.with_name("docs").joinpath("http.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(blocks) > 5
+    with process(data_dir) as (_, url):
+        lines = shell("set -euo pipefail\n" + "\n".join(blocks).replace("http://localhost:8080", url), url)
+    assert any("John" in line for line in lines)
+    assert "event: reply" in lines
+    assert [line for line in lines if line in ("null", "", "true")].count("null") == 0
+    assert "true" in lines

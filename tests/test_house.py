@@ -62,7 +62,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("server.tools",),
     ("server.app",),
     ("http.problems",),
-    ("http.access", "http.callers", "http.forms", "http.streams"),
+    ("http.access", "http.callers", "http.forms", "http.openapi", "http.streams"),
     ("http.parts",),
     ("http.rest_agents", "http.rest_memories", "http.rest_sessions", "http.rest_turns"),
     ("http.app", "http.serving"),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from conftest import server_environment
+from test_serve_http import process
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(600), pytest.mark.usefixtures("inspector")]
 
@@ -101,3 +102,21 @@ def test_the_inspector_gets_a_prompt_and_completes_its_arguments(data_dir: Path,
     messages = inspect(data_dir, protocol, "prompts/get", *options)["messages"]
     assert "plumber" in messages[0]["content"]["text"]
     assert messages[1]["content"]["uri"] == told["transcript"]
+
+
+@pytest.mark.parametrize("era", list(VERSIONS))
+def test_the_inspector_asks_over_http(data_dir: Path, era: str) -> None:
+    with process(data_dir) as (_, url):
+        command = ["npx", "-y", INSPECTOR, "--cli", f"{url}/mcp", "--transport", "http", "--protocol-era", era]
+        done = subprocess.run(
+            [
+                *(*command, "--connect-timeout", "60000", "--format", "json", "--quiet", "--method", "tools/call"),
+                *("--tool-name", "ask_agent", "--tool-arg", "prompt=My name is John"),
+            ],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=110,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["result"]["structuredContent"]["status"] == "completed"

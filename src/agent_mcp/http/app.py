@@ -18,6 +18,7 @@ from agent_mcp.domain import Caller
 from agent_mcp.http import problems, rest_agents, rest_memories, rest_sessions, rest_turns
 from agent_mcp.http.access import LONGEST_REQUEST, BodyLimit, HostsAndOrigins
 from agent_mcp.http.callers import Identified, Identify, caller_of
+from agent_mcp.http.openapi import DescribedApi
 from agent_mcp.http.parts import known_query
 from agent_mcp.server.app import build_server
 from agent_mcp.service import Service
@@ -51,7 +52,7 @@ def build_app(
         async with connections.run():
             yield
 
-    app = FastAPI(
+    app = DescribedApi(
         title="agent-mcp",
         version=version("agent-mcp"),
         description="Agents that remember. The session_id of a reply is the key to the agent's memory.",

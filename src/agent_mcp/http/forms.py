@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+# pydantic wants this one in front of Python 3.12.
+from typing import Annotated, Any, Literal, Required
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
@@ -21,6 +22,7 @@ from agent_mcp.domain import (
     parse_turn_id,
 )
 from agent_mcp.errors import InvalidArgument
+from agent_mcp.model_params import ModelParams, check_params
 from agent_mcp.service import AgentDraft
 from agent_mcp.service.memory_cases import DEFAULT_HITS
 from agent_mcp.service.stores import DEFAULT_PAGE, MAX_PAGE
@@ -54,10 +56,12 @@ class Form(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ModelForm(Form):
-    """A model in the form of Strands' configurations."""
+class ModelForm(ModelParams):
+    """A model and its parameters in one object, as Strands' configurations have them."""
 
-    model_id: str = Field(description='"provider:model_id", or a Bedrock model id')
+    __pydantic_config__ = ConfigDict(extra="forbid")  # pyright: ignore[reportGeneralTypeIssues] pydantic's place for it
+
+    model_id: Required[Annotated[str, Field(description='"provider:model_id", or a Bedrock model id')]]
 
 
 class AgentChanges(Form):
@@ -67,7 +71,10 @@ class AgentChanges(Form):
     system_prompt: str | None = Field(default=None, description="Who the agent is and how it works")
     description: str | None = Field(default=None, description="What to use it for")
     model: str | None = Field(default=None, description='"provider:model_id"; default: the server\'s')
-    model_settings: ModelForm | None = Field(default=None, alias="model_config", description="In place of model")
+    model_params: ModelParams | None = Field(default=None, description="Parameters of the model")
+    model_settings: ModelForm | None = Field(
+        default=None, alias="model_config", description="In place of model and model_params"
+    )
     tools: list[str] | None = Field(default=None, description="Names of allowed tools")
     memory: MemoryMode | None = Field(
         default=None, description="explicit: sees facts about its actor from all sessions; auto: learns them too"
@@ -75,16 +82,19 @@ class AgentChanges(Form):
 
     def draft(self) -> AgentDraft:
         """The same for the use cases; raises InvalidArgument where two models are named."""
-        model = self.model
+        model, params = self.model, self.model_params
         if self.model_settings is not None:
-            if model not in (None, self.model_settings.model_id):
-                raise InvalidArgument("Two models are named: give either model or model_config.")
-            model = self.model_settings.model_id
+            if model is not None or params is not None:
+                raise InvalidArgument("The model is named twice: give either model and model_params, or model_config.")
+            rest: dict[str, Any] = {**self.model_settings}
+            model = str(rest.pop("model_id"))
+            params = check_params(rest)
         return AgentDraft(
             name=self.name,
             system_prompt=self.system_prompt,
             description=self.description,
             model=model,
+            model_params=params,
             tools=tuple(self.tools) if self.tools is not None else None,
             memory=self.memory,
         )

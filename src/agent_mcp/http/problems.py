@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 TOO_LONG = "The request is longer than the server takes: shorten it, or ask in parts. Nothing was changed."
-_CODES = {400: "invalid_argument", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 """Codes of what is refused before it comes to a use case."""
 
 
@@ -69,7 +69,8 @@ def install(app: FastAPI) -> None:
 
     async def framework(request: Request, error: Exception) -> Response:
         refusal = cast("HTTPException", error)
-        status = refusal.status_code
+        # A body that can't be read is an argument that can't be used.
+        status = 422 if refusal.status_code == 400 else refusal.status_code
         headers = refusal.headers
         if status == 405:
             headers = {"Allow": ", ".join(_methods(app, request.url.path)) or (headers or {}).get("allow", "")}
@@ -92,7 +93,7 @@ def install(app: FastAPI) -> None:
 
 
 _DETAILS = {
-    400: "The body can't be read: send one JSON object in UTF-8. Nothing was changed.",
+    422: "The body can't be read: send one JSON object in UTF-8. Nothing was changed.",
     404: "There is nothing at {path}: /openapi.json lists all calls.",
     405: "{method} is not possible at {path}: the header Allow says what is, and /openapi.json what it does.",
     413: TOO_LONG,

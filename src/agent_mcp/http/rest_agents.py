@@ -16,7 +16,7 @@ router = APIRouter(prefix=f"{API}/agents", tags=["agents"])
 
 _MAKING = {
     200: {"model": CreatedAgent, "description": "The same agent was there already"},
-    **problems("agent_exists", "agent_not_found", "tool_not_allowed"),
+    **problems("agent_exists", "agent_not_found", "tool_not_allowed", "model_not_allowed"),
 }
 
 
@@ -51,7 +51,7 @@ async def get_agent(agent_id: AgentKey, service: TheService, caller: TheCaller) 
     return await service.agents.get(caller, agent_id)
 
 
-@router.patch("/{agent_id}", responses=problems("agent_not_found", "tool_not_allowed"))
+@router.patch("/{agent_id}", responses=problems("agent_not_found", "tool_not_allowed", "model_not_allowed"))
 async def update_agent(agent_id: AgentKey, changes: AgentChanges, service: TheService, caller: TheCaller) -> AgentSpec:
     """Change an agent: what is given is replaced, the rest stays."""
     return await service.agents.update(caller, agent_id, changes.draft())

@@ -99,11 +99,11 @@ def build_server(
     service.keep_up()
     tools = tool_table()
     resources = Resources(service)
+    cancels = Cancels(service)
     prompts = Prompts(service)
     completions = Completions(service, prompts)
     notices = Notices(service, caller_of)
-    tasks = Tasks(service, tools)
-    cancels = Cancels(service)
+    tasks = Tasks(service, tools, cancels)
 
     async def list_tools(ctx: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
         return ListToolsResult(tools=tools.list_tools())

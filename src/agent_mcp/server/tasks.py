@@ -28,6 +28,7 @@ from mcp_types import (
 from agent_mcp.domain import RECORDS_KEPT, Caller, TurnRecord, parse_turn_id
 from agent_mcp.errors import AgentMcpError, TurnConflict
 from agent_mcp.following import Followed
+from agent_mcp.server.cancels import Cancels
 from agent_mcp.server.progress import approval_request, can_elicit, is_yes, question_digest
 from agent_mcp.server.resources import protocol_error
 from agent_mcp.server.tool_table import HANDSHAKE_LAST, Call, ToolTable
@@ -64,8 +65,9 @@ def declares_tasks(ctx: Context) -> bool:
 class Tasks:
     """Turns as tasks, over one service."""
 
-    def __init__(self, service: Service, tools: ToolTable) -> None:
+    def __init__(self, service: Service, tools: ToolTable, cancels: Cancels) -> None:
         self._service = service
+        self._cancels = cancels
         self._tools = tools
 
     def serve(self, server: Server[Any], caller_of: CallerOf) -> None:
@@ -76,7 +78,8 @@ class Tasks:
         ) -> None:
             async def handle(ctx: Context, given: Any) -> Any:
                 _require(ctx, name)
-                call = Call(service=self._service, caller=await caller_of(ctx), context=ctx, may_ask=False)
+                caller = await caller_of(ctx)
+                call = Call(service=self._service, caller=caller, context=ctx, cancels=self._cancels, may_ask=False)
                 return await answer(call, await self._find(call, given.task_id), given)
 
             server.add_request_handler(name, params, handle)
