@@ -5,4 +5,9 @@ line of its docstring says what is measured. Models are stubs on loopback or emb
 provider. Not part of the package, and no tests: a figure depends on the machine, a ratio hardly.
 """
 
-NAMES = ("catalog",)
+NAMES = (
+    "asks",
+    "start",
+    "sessions",
+    "catalog",
+)

@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("models.streams", "models.ollama_model", "models.litellm_quiet"),
     ("models.providers",),
     ("models.choice", "models.building"),
-    ("models.__init__", "toolbox", "transcripts"),
+    ("models.__init__", "toolbox", "transcripts", "transcript_page"),
     # What is remembered of actors.
     ("memory.__init__", "memory.ranking", "storage.database"),
     ("memory.facts",),
@@ -68,7 +68,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("http.app", "http.serving"),
     # The composition root.
     ("compose",),
+    ("cli.terminal",),
     ("cli.common",),
+    ("cli.completion", "cli.exports"),
     ("cli.agents", "cli.http", "cli.install", "cli.memory", "cli.sessions", "cli.turns"),
     ("cli.__init__",),
     ("__main__",),

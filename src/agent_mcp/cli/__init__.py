@@ -13,11 +13,13 @@ import click
 
 from agent_mcp import demo as demo_session, doctor as examination
 from agent_mcp.cli.agents import agents
-from agent_mcp.cli.common import CALLER, foreseen, settings_of, use_service, with_settings
+from agent_mcp.cli.common import CALLER, foreseen, json_option, print_json, settings_of, use_service, with_settings
+from agent_mcp.cli.completion import agent_ids, completion, session_ids
 from agent_mcp.cli.http import HTTP_ADDRESS, serve_over_http
 from agent_mcp.cli.install import install
 from agent_mcp.cli.memory import memory
 from agent_mcp.cli.sessions import sessions
+from agent_mcp.cli.terminal import safe
 from agent_mcp.cli.turns import turns
 from agent_mcp.compose import build_service, warm_up
 from agent_mcp.domain import Reply, parse_actor_id, parse_agent_id, parse_session_id
@@ -78,8 +80,10 @@ def serve(context: click.Context, address: str | None, stateless: bool) -> None:
 
 @cli.command()
 @click.argument("prompt", required=False)
-@click.option("--agent", help="The agent to ask, for a new session.  [default: assistant]", metavar="ID")
-@click.option("--session", help="The session to go on with.", metavar="ID")
+@click.option(
+    "--agent", help="The agent to ask, for a new session.  [default: assistant]", metavar="ID", shell_complete=agent_ids
+)
+@click.option("--session", help="The session to go on with.", metavar="ID", shell_complete=session_ids)
 @click.option("--actor", help="On whose behalf.  [default: local]", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole reply as JSON.")
 @with_settings
@@ -134,7 +138,7 @@ async def _stream(service: Service, following: Followed, *, as_json: bool) -> Re
         match event:
             case TextWritten(text) if not as_json:
                 written += text
-                click.echo(text, nl=False)
+                click.echo(safe(text), nl=False)
             case ToolStarted(name):
                 click.echo(f"[uses {name}]", err=True)
             case Retrying(seconds):
@@ -145,7 +149,7 @@ async def _stream(service: Service, following: Followed, *, as_json: bool) -> Re
     if as_json:
         click.echo(reply.model_dump_json(indent=2))
     elif not written.endswith(reply.response):
-        click.echo(("\n" if written else "") + reply.response)
+        click.echo(("\n" if written else "") + safe(reply.response))
     elif written:
         click.echo()
     return reply
@@ -165,19 +169,23 @@ def demo(data_dir: Path | None) -> None:
 
 
 @cli.command()
+@json_option
 @with_settings
 @click.pass_context
 @foreseen
-def doctor(context: click.Context) -> None:
+def doctor(context: click.Context, as_json: bool) -> None:
     """Say what would be used and why, and what is wrong. Exits with 1 if something is broken."""
     findings = use_service(context, lambda service: examination.examine(service, CALLER))
-    for finding in findings:
+    if as_json:
+        print_json({"findings": [{"what": f.what, "ok": f.ok, "text": f.text} for f in findings]})
+    for finding in [] if as_json else findings:
         click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.text}")
     if not all(finding.ok for finding in findings):
         sys.exit(1)
 
 
 cli.add_command(agents)
+cli.add_command(completion)
 cli.add_command(memory)
 cli.add_command(install)
 cli.add_command(sessions)
@@ -195,9 +203,15 @@ def main() -> None:
     """The console script."""
     code: object = 0
     try:
-        cli.main(prog_name="agent-mcp")
+        code = cli.main(prog_name="agent-mcp", standalone_mode=False)
     except SystemExit as end:
         code = end.code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:  # Ctrl-C, or the end of stdin where a person was asked
+        click.echo("Stopped.", err=True)
+        code = 130
     with suppress(OSError):  # nobody reads any more
         sys.stdout.flush()
         sys.stderr.flush()

@@ -6,7 +6,9 @@ import sys
 
 import click
 
-from agent_mcp.cli.common import CALLER, command, json_option, print_json, print_table, use_service
+from agent_mcp.cli.common import CALLER, command, json_option, print_json, use_service
+from agent_mcp.cli.completion import agent_ids
+from agent_mcp.cli.terminal import print_table, safe
 from agent_mcp.domain import MEMORY_MODES, AgentSpec, MemoryMode, parse_agent_id
 from agent_mcp.model_params import ModelParams, parse_params
 from agent_mcp.service import Service
@@ -32,7 +34,10 @@ def list_agents(context: click.Context, query: str | None, as_json: bool) -> Non
     if as_json:
         print_json(found)
     else:
-        print_table((agent.agent_id, agent.source, agent.model or "", agent.description) for agent in found)
+        print_table(
+            ("id", "source", "model", "description"),
+            ((agent.agent_id, agent.source, agent.model or "", agent.description) for agent in found),
+        )
 
 
 async def _all(service: Service, query: str | None) -> tuple[list[AgentSpec], AgentPage]:
@@ -47,7 +52,7 @@ async def _all(service: Service, query: str | None) -> tuple[list[AgentSpec], Ag
 
 
 @command(agents)
-@click.argument("agent_id")
+@click.argument("agent_id", shell_complete=agent_ids)
 @json_option
 def show(context: click.Context, agent_id: str, as_json: bool) -> None:
     """Print an agent's file."""
@@ -55,7 +60,8 @@ def show(context: click.Context, agent_id: str, as_json: bool) -> None:
     if as_json:
         print_json(use_service(context, lambda service: service.agents.get(CALLER, parsed)))
     else:
-        click.echo(use_service(context, lambda service: service.agents.markdown(CALLER, parsed)), nl=False)
+        text = use_service(context, lambda service: service.agents.markdown(CALLER, parsed))
+        click.echo(safe(text), nl=False)
 
 
 @command(agents)
@@ -103,8 +109,12 @@ def create(
 
 
 @command(agents)
-@click.argument("agent_id")
-def delete(context: click.Context, agent_id: str) -> None:
+@click.argument("agent_id", shell_complete=agent_ids)
+@json_option
+def delete(context: click.Context, agent_id: str, as_json: bool) -> None:
     """Delete an agent. Its sessions stay readable."""
-    use_service(context, lambda service: service.agents.delete(CALLER, parse_agent_id(agent_id)))
-    click.echo(f"{agent_id} deleted")
+    deleted = use_service(context, lambda service: service.agents.delete(CALLER, parse_agent_id(agent_id)))
+    if as_json:
+        print_json(deleted)
+    else:
+        click.echo(f"{agent_id} deleted")

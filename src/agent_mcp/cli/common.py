@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-import sys
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, ParamSpec, TypeVar, cast
 
 import click
@@ -97,20 +96,6 @@ def use_service(context: click.Context, use: Callable[[Service], Coroutine[Any, 
 def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, object]) -> None:
     """Prints one result, a list of them or several by name, as JSON."""
     click.echo(TypeAdapter(Any).dump_json(value, indent=2, exclude_none=True).decode())
-
-
-def print_table(rows: Iterable[Sequence[str]]) -> None:
-    """Prints rows in columns; tabs between them where nobody looks, so that programs can cut them."""
-    shown = [[" ".join(cell.split()) for cell in row] for row in rows]
-    if not shown:
-        return
-    if not sys.stdout.isatty():
-        for row in shown:
-            click.echo("\t".join(row))
-        return
-    widths = [max(len(row[column]) for row in shown) for column in range(len(shown[0]))]
-    for row in shown:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _flags(context: click.Context) -> dict[str, str]:

@@ -6,7 +6,8 @@ import sys
 
 import click
 
-from agent_mcp.cli.common import CALLER, command, json_option, print_json, print_table, use_service
+from agent_mcp.cli.common import CALLER, command, json_option, print_json, use_service
+from agent_mcp.cli.terminal import print_table
 from agent_mcp.domain import ActorId, parse_actor_id, parse_memory_id
 from agent_mcp.memory.aws import Absent, create_memory
 from agent_mcp.service.stores import MAX_PAGE
@@ -33,7 +34,11 @@ def recall(context: click.Context, query: str, actor: str | None, limit: int, as
         print_json(found)
         return
     print_table(
-        (m.memory_id, f"{m.created_at:%Y-%m-%d}", "" if m.confirmed else "unconfirmed", m.text) for m in found.memories
+        ("id", "since", "", "fact"),
+        (
+            (m.memory_id, f"{m.created_at:%Y-%m-%d}", "" if m.confirmed else "unconfirmed", m.text)
+            for m in found.memories
+        ),
     )
     if found.note:
         click.echo(found.note, err=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
-from agent_mcp.cli.common import CALLER, command, json_option, print_json, print_table, use_service
+from agent_mcp.cli.common import CALLER, command, json_option, print_json, use_service
+from agent_mcp.cli.completion import session_ids, turn_ids
+from agent_mcp.cli.terminal import print_markdown, print_table, safe
 from agent_mcp.domain import Reply, TurnId, parse_session_id, parse_turn_id
 from agent_mcp.service import Service
 
@@ -15,7 +17,7 @@ def turns() -> None:
 
 
 @command(turns, "list")
-@click.option("--session", help="Only turns of this session.", metavar="ID")
+@click.option("--session", help="Only turns of this session.", metavar="ID", shell_complete=session_ids)
 @json_option
 def list_turns(context: click.Context, session: str | None, as_json: bool) -> None:
     """List the turns of the last 7 days, the latest first."""
@@ -25,20 +27,23 @@ def list_turns(context: click.Context, session: str | None, as_json: bool) -> No
         print_json([record.model_copy(update={"conversation": None}) for record in found])
     else:
         print_table(
+            ("id", "status", "asked", "agent", "session", "waits for"),
             (
-                record.turn_id,
-                record.status,
-                f"{record.created_at:%Y-%m-%d %H:%M}",
-                record.agent_id,
-                record.session_id,
-                record.wanted or "",
-            )
-            for record in found
+                (
+                    record.turn_id,
+                    record.status,
+                    f"{record.created_at:%Y-%m-%d %H:%M}",
+                    record.agent_id,
+                    record.session_id,
+                    record.wanted or "",
+                )
+                for record in found
+            ),
         )
 
 
 @command(turns)
-@click.argument("turn_id")
+@click.argument("turn_id", shell_complete=turn_ids)
 @json_option
 def show(context: click.Context, turn_id: str, as_json: bool) -> None:
     """Print a turn's reply; a failed turn is an error."""
@@ -46,7 +51,7 @@ def show(context: click.Context, turn_id: str, as_json: bool) -> None:
 
 
 @command(turns)
-@click.argument("turn_id")
+@click.argument("turn_id", shell_complete=turn_ids)
 @json_option
 def cancel(context: click.Context, turn_id: str, as_json: bool) -> None:
     """End a turn that works, waits its turn or waits for somebody."""
@@ -55,7 +60,7 @@ def cancel(context: click.Context, turn_id: str, as_json: bool) -> None:
 
 
 @command(turns)
-@click.argument("turn_id")
+@click.argument("turn_id", shell_complete=turn_ids)
 @json_option
 def approve(context: click.Context, turn_id: str, as_json: bool) -> None:
     """Allow the use of a tool that a turn waits for, this once; the turn goes on here until it ends."""
@@ -63,7 +68,7 @@ def approve(context: click.Context, turn_id: str, as_json: bool) -> None:
 
 
 @command(turns)
-@click.argument("turn_id")
+@click.argument("turn_id", shell_complete=turn_ids)
 @json_option
 def deny(context: click.Context, turn_id: str, as_json: bool) -> None:
     """Refuse the use of a tool that a turn waits for; the agent is told, and the turn goes on here until it ends."""
@@ -90,6 +95,6 @@ def _print(reply: Reply, *, as_json: bool) -> None:
         return
     click.echo(f"{reply.turn_id} {reply.status}", err=True)
     if reply.response:
-        click.echo(reply.response)
+        print_markdown(reply.response)
     if reply.question:
-        click.echo(reply.question)
+        click.echo(safe(reply.question))

@@ -1,0 +1,95 @@
+"""What people see in a terminal: tables, Markdown, progress. Where nobody looks, plain text for programs to cut.
+
+rich does the drawing, and honours NO_COLOR, TERM and the terminal's width. It is imported by what draws, because a
+server and a command with --json have no use for it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
+
+import click
+
+
+def is_watched() -> bool:
+    """Whether somebody looks at what is printed."""
+    return sys.stdout.isatty()
+
+
+def safe(text: str) -> str:
+    """Text for a terminal without what a terminal would act on; unchanged where nobody looks.
+
+    What agents and people said may hold sequences that move the cursor, write the clipboard or hide text.
+    """
+    return printable(text) if is_watched() else text
+
+
+def printable(text: str) -> str:
+    """Control characters but line breaks and tabs, and the marks that turn the direction of text, become visible."""
+    return "".join(c if c in "\n\t" or c.isprintable() or (c.isspace() and ord(c) > 0x9F) else "\ufffd" for c in text)
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Rows in columns under headings; where nobody looks, without these and with tabs between the cells."""
+    shown = [[" ".join(cell.split()) for cell in row] for row in rows]
+    if not shown:
+        return
+    if not is_watched():
+        for row in shown:
+            click.echo("\t".join(row))
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for number, heading in enumerate(headings):
+        # Ids are there to be copied: they are never cut. The last column takes what is left.
+        last = number == len(headings) - 1
+        table.add_column(heading, no_wrap=True, overflow="ellipsis" if last else "fold", ratio=1 if last else None)
+    for row in shown:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    Console().print(table)
+
+
+def print_markdown(text: str) -> None:
+    """Markdown, rendered; as it is where nobody looks."""
+    if not is_watched():
+        click.echo(text)
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    # A link shows where it leads, because its text may say something else.
+    console = Console()
+    console.print(Markdown(printable(text), hyperlinks=False), width=min(console.width, 100))
+
+
+@contextmanager
+def progress(what: str, total: int) -> Generator[Callable[[], None]]:
+    """A bar on stderr, if somebody looks at that and there is much to do; gives what is called after each step."""
+    if not sys.stderr.isatty() or total < 2:
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
+
+
+@contextmanager
+def waiting(what: str) -> Generator[None]:
+    """A sign of life on stderr for what may take long, if somebody looks."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
