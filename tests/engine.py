@@ -62,7 +62,11 @@ def roles(received: Received) -> str:
 def said(received: Received) -> list[str]:
     """The texts of a request's messages, in order; tools' blocks as JSON."""
     return [
-        " ".join(block["text"] if "text" in block else json.dumps(block) for block in message["content"])
+        " ".join(
+            block["text"] if "text" in block else json.dumps(block)
+            for block in message["content"]
+            if "cachePoint" not in block  # says nothing: it marks what the service may keep for the next request
+        )
         for message in received.messages
     ]
 
