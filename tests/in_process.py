@@ -9,17 +9,23 @@ from agent_mcp.compose import build_service
 from agent_mcp.config import Settings
 from agent_mcp.domain import LOCAL_SUBJECT, AgentId, Caller, Reply, SessionId
 from agent_mcp.service import Prompt, Service
+from agent_mcp.toolbox.internet import Internet
 
 CALLER = Caller(subject=LOCAL_SUBJECT)
 
 
 @asynccontextmanager
 async def running(
-    data_dir: Path, *, model: str = "offline", environ: Mapping[str, str] | None = None, **settings: Any
+    data_dir: Path,
+    *,
+    model: str = "offline",
+    environ: Mapping[str, str] | None = None,
+    internet: Internet | None = None,
+    **settings: Any,
 ) -> AsyncGenerator[Service]:
     """A service over `data_dir` until the end of the block."""
     chosen: dict[str, Any] = {"data_dir": data_dir, "model": model, "fsync": False, **settings}
-    service = build_service(Settings.model_validate(chosen), dict(environ or {}))
+    service = build_service(Settings.model_validate(chosen), dict(environ or {}), internet=internet)
     try:
         yield service
     finally:

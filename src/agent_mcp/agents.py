@@ -19,7 +19,6 @@ from agent_mcp.storage.fenced import FencedSessionManager
 from agent_mcp.storage.history import UNREADABLE, History
 from agent_mcp.token_limit import TokenLimit
 from agent_mcp.toolbox import Bench, Toolbox
-from agent_mcp.workspace import Workspace
 
 _RETRIES = 5
 _FIRST_DELAY_SECONDS = 1
@@ -62,14 +61,13 @@ class AgentFactory:
         built = self._models.build(model, spec.model_params)
         window = SummarizingWindow(budget=budget_of(built.context_window_limit))
         tools = self._toolbox.build(spec.tools, bench)
-        approvals = Approvals(self._toolbox.needs_approval(), may_interrupt=bench.may_interrupt)
-        runs_code = self._toolbox.needs_sandbox(spec.tools)
+        approvals = Approvals(tools.approve, may_interrupt=bench.may_interrupt)
         manager = history.manager()
         try:
             agent = Agent(
                 model=built,
                 system_prompt=spec.system_prompt if spec.system_prompt.strip() else None,  # a blank one is refused
-                tools=[*tools],
+                tools=[*tools.tools],
                 agent_id=spec.agent_id,
                 name=spec.name,
                 description=spec.description or None,
@@ -77,7 +75,7 @@ class AgentFactory:
                 conversation_manager=window,
                 hooks=[approvals, tokens, *hooks],
                 memory_manager=memory,
-                sandbox=Workspace(bench.workspace()) if runs_code else None,
+                sandbox=bench.sandbox() if tools.run_code else None,
                 retry_strategy=Patience(max_attempts=1 + _RETRIES, initial_delay=_FIRST_DELAY_SECONDS),
                 callback_handler=None,  # Strands' default prints to stdout, which on stdio is the protocol's.
             )

@@ -18,6 +18,7 @@ from agent_mcp.service import Service
 from agent_mcp.storage.agent_files import AgentDirectory
 from agent_mcp.storage.store import Store
 from agent_mcp.toolbox import Bench, Toolbox, reads_outside
+from agent_mcp.toolbox.internet import Internet
 from agent_mcp.turn_steps import Admitted
 from agent_mcp.turns import Limits, TurnEngine
 
@@ -27,14 +28,29 @@ if TYPE_CHECKING:
 _HITS = 8
 
 
-def build_service(settings: Settings, environ: Mapping[str, str], *, authenticated: bool = False) -> Service:
+def build_service(
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    authenticated: bool = False,
+    internet: Internet | None = None,
+) -> Service:
     """A service over `settings.data_dir`; `environ` is where model providers' credentials are looked for.
 
-    `authenticated` says that its callers have shown who they are, so that defaults are those for strangers.
+    `authenticated` says that its callers have shown who they are, so that defaults are those for strangers. `internet`
+    is what web tools see instead of the real one.
     """
     models = Models(default=settings.model, environ=environ, allowed=settings.allow_models, authenticated=authenticated)
     room = MemoryRoom(sync=settings.fsync, agentcore=settings.agentcore_memory_id)
-    toolbox = Toolbox(modules=settings.tools, allowed=settings.allow_tools, unapproved=settings.approve)
+    toolbox = Toolbox(
+        modules=settings.tools,
+        allowed=settings.allow_tools,
+        unapproved=settings.approve,
+        files=[str(path) for path in settings.files],
+        internet=internet or Internet(domains=settings.web_domains),
+        servers=str(settings.mcp_servers) if settings.mcp_servers else None,
+        environ=environ,
+    )
 
     def build(admitted: Admitted) -> SessionAgent:
         # Strands takes half a second to import: nobody waits for it before the first turn.
@@ -42,6 +58,7 @@ def build_service(settings: Settings, environ: Mapping[str, str], *, authenticat
         from agent_mcp.agents import AgentFactory
         from agent_mcp.memory.actor_store import ActorStore, memory_manager
         from agent_mcp.outside import Outside
+        from agent_mcp.sandboxes import sandbox_for
         from agent_mcp.token_limit import TokenLimit
 
         store, session_id = admitted.store, admitted.record.session_id
@@ -54,8 +71,11 @@ def build_service(settings: Settings, environ: Mapping[str, str], *, authenticat
             search=lambda query: _search(store, session_id, query),
             ask=ask,
             describe=lambda agent_id: service.turns.describe(admitted.caller, agent_id),
-            workspace=lambda: str(store.workspace(session_id)),
+            sandbox=lambda: sandbox_for(
+                settings.sandbox, workspace=str(store.workspace(session_id)), session=session_id
+            ),
             may_interrupt=admitted.depth == 0,
+            subject=admitted.caller.subject,
         )
         outside = Outside(reads_outside, before=[call.name for call in admitted.record.tool_calls.values()])
         known = ActorStore(

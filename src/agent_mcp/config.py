@@ -40,7 +40,10 @@ class Settings(BaseModel):
     tools: tuple[str, ...] = Field(default=(), description="Python modules with @tool functions, comma-separated.")
     turn_tokens: int = Field(default=0, ge=0, description="Tokens that one turn may use; 0 = no limit.")
     session_tokens: int = Field(default=0, ge=0, description="Tokens that one session may use; 0 = no limit.")
-    allow_tools: tuple[str, ...] = Field(default=(), description="Tools beyond the safe ones, comma-separated: shell.")
+    allow_tools: tuple[str, ...] = Field(
+        default=(),
+        description="Tools beyond the safe ones, comma-separated: shell, python_repl, file_editor, http_request.",
+    )
     approve: tuple[str, ...] = Field(
         default=("ask",), description="ask: a person approves each use of an allowed tool; or tools that need none."
     )
@@ -52,16 +55,31 @@ class Settings(BaseModel):
         pattern=r"^(arn:aws[a-z-]*:bedrock-agentcore:[a-z0-9-]+:[0-9]{12}:memory/)?[a-zA-Z][a-zA-Z0-9_-]{0,99}-[a-zA-Z0-9]{10}$",
         description="Memory of actors in Bedrock AgentCore rather than in the data directory; needs AWS credentials.",
     )
+    sandbox: str = Field(
+        default="",
+        pattern=r"^(docker:[A-Za-z0-9][^\s]*|ssh:[A-Za-z0-9][^\s]*|)$",
+        description="Where tools run code: docker:IMAGE or ssh:HOST; without it as the server's user, unconfined.",
+    )
+    files: tuple[Path, ...] = Field(
+        default=(), description=f"Directories that the tool read_files may look into, separated by {os.pathsep!r}."
+    )
+    mcp_servers: Path | None = Field(
+        default=None, description="A file of MCP servers in the mcpServers format, whose tools agents may be given."
+    )
+    web_domains: tuple[str, ...] = Field(
+        default=("*",),
+        description="Domains that web tools may reach, with what is below them, comma-separated; none = no web tools.",
+    )
     fsync: bool = Field(default=True, description="on: a reply waits until it is safe on disk.")
 
-    @field_validator("agents_path", mode="before")
+    @field_validator("agents_path", "files", mode="before")
     @classmethod
     def _split_paths(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(os.path.abspath(os.path.expanduser(p)) for p in value.split(os.pathsep) if p.strip())
         return value
 
-    @field_validator("tools", "allow_models", "allow_tools", "approve", mode="before")
+    @field_validator("tools", "allow_models", "allow_tools", "approve", "web_domains", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -34,13 +34,17 @@ def _examine(service: Service, caller: Caller) -> list[Finding]:
     findings.append(_data_directory(service, caller))
     findings.append(_model(service))
     findings.extend(Finding(True, "provider", line) for line in service.models.survey())
-    allowed = ", ".join(service.toolbox.names())
+    offers = service.toolbox.offers()
+    allowed = ", ".join(offer.name for offer in offers if offer.allowed)
+    others = "; ".join(f"{offer.name}: {offer.why}" for offer in offers if not offer.allowed)
     findings.append(Finding(True, "tools", f"agents may be given {allowed}; AGENT_MCP_TOOLS adds more"))
+    findings.append(Finding(True, "other tools", f"{others or 'none'}"))
     if settings.allow_tools:
         who = ", ".join(sorted(service.toolbox.needs_approval())) or "nothing"
+        where = f"in {settings.sandbox}" if settings.sandbox else "as this user, in a folder that confines nothing"
         text = (
-            f"{', '.join(settings.allow_tools)} run as this user, in a folder per session that confines nothing; "
-            f"a person approves each use of {who} (AGENT_MCP_ALLOW_TOOLS, AGENT_MCP_APPROVE)"
+            f"{', '.join(settings.allow_tools)}: code runs {where} (AGENT_MCP_SANDBOX); a person approves each use of "
+            f"{who} (AGENT_MCP_ALLOW_TOOLS, AGENT_MCP_APPROVE)"
         )
         findings.append(Finding(True, "allowed tools", text))
     findings.extend(Finding(False, "tools", warning) for warning in service.toolbox.warnings)
@@ -49,6 +53,11 @@ def _examine(service: Service, caller: Caller) -> list[Finding]:
         agents, warnings = service.agents.all(store)
         warnings += [w for agent in agents.values() for w in service.agents.usable(store, agent).warnings]
         findings.extend(Finding(False, "agents", warning) for warning in warnings)
+        findings.extend(
+            Finding(True, "careful", f"the agent {agent.agent_id} has {risk}")
+            for agent in agents.values()
+            for risk in service.toolbox.risks(agent.tools, remembers=agent.memory != "off")
+        )
     life = f"{settings.session_ttl} s after the last turn" if settings.session_ttl else "never"
     findings.append(Finding(True, "sessions", f"expire {life} (AGENT_MCP_SESSION_TTL)"))
     sync = "wait until they are safe on disk" if settings.fsync else "do NOT wait for the disk: a power cut loses turns"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import anyio.to_thread
+
 from agent_mcp.config import Settings
 from agent_mcp.domain import Caller
 from agent_mcp.memory.room import MemoryRoom
@@ -84,5 +86,6 @@ class Service:
         if self.models.is_connected:
             await self._engine.run(self.models.close())
         self._room.close()
+        await anyio.to_thread.run_sync(self.toolbox.close)
         self._stores.close()
         self._engine.stop()

@@ -88,7 +88,7 @@ class AgentCases:
         )
         there = self._find(store, spec.agent_id)
         if there is None:
-            self._check_tools(store, spec)
+            self._check_tools(store, spec, caller)
             try:
                 store.agents.create(spec)
                 store.announce(LIST_CHANGED)
@@ -111,7 +111,7 @@ class AgentCases:
             raise InvalidArgument("The name is empty: give the agent one.")
         spec = spec.model_copy(update={"updated_at": now(), "warnings": ()})
         if draft.tools is not None:
-            self._check_tools(store, spec)
+            self._check_tools(store, spec, caller)
         store.agents.replace(spec)
         store.announce(f"agent://{agent_id}")
         return self.usable(store, spec)
@@ -234,9 +234,9 @@ class AgentCases:
         candidates = [derived, *(AgentId(f"{derived[:60]}-{number}") for number in range(2, len(retired) + 3))]
         return next(candidate for candidate in candidates if candidate not in retired)
 
-    def _check_tools(self, store: Store, spec: AgentSpec) -> None:
+    def _check_tools(self, store: Store, spec: AgentSpec, caller: Caller) -> None:
         agents = self.all(store)[0] if any(tool.startswith(AGENT_PREFIX) for tool in spec.tools) else {}
-        self._toolbox.check(spec.tools, agents={**agents, spec.agent_id: spec})
+        self._toolbox.check(spec.tools, agents={**agents, spec.agent_id: spec}, subject=caller.subject)
 
         def tools_of(agent_id: AgentId) -> Sequence[str]:
             return agents[agent_id].tools if agent_id in agents else ()
