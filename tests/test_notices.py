@@ -190,7 +190,7 @@ async def test_notices_reach_clients_over_http(tmp_path: Path, era: str) -> None
                     while missing:
                         missing.discard(await anext(events))
                 return
-            await client.subscribe_resource(transcript)
+            await client.subscribe_resource(transcript)  # pyright: ignore[reportDeprecated]
             # The client may still be opening the stream on which notices come: what is told before goes nowhere.
             while {"ResourceUpdatedNotification", "ResourceListChangedNotification"} - set(heard):
                 news.clear()
