@@ -21,7 +21,7 @@ from mcp_types import (
     JSONRPCResponse,
 )
 
-DEADLINE = 60.0
+DEADLINE = 150.0
 MODERN = "2026-07-28"
 REVISIONS = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", MODERN]
 _INFO = {"name": "wire", "version": "1"}
@@ -64,6 +64,7 @@ class Wire:
                 **body.get("_meta", {}),
             }
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())  # a stream is often just left
         self._waiting[number] = answer
         message = JSONRPCRequest(jsonrpc="2.0", id=number, method=method, params=body)
         await self._outgoing.send(SessionMessage(message))
