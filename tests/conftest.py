@@ -6,7 +6,7 @@ import sys
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 import pytest_asyncio
@@ -21,6 +21,8 @@ from contract_record import RECORD, RecordingClient, uncovered, undeclared
 _BEHIND_MARKERS = ("fuzz", "node", "shell")
 _is_whole = pytest.StashKey[bool]()
 _lacks = pytest.StashKey[list[str]]()
+
+T = TypeVar("T")
 
 ERAS = ["legacy", "2026-07-28"]
 """The two generations of the protocol, as `Client(mode=...)` names them."""
@@ -120,9 +122,9 @@ async def connect(
 
 
 @asynccontextmanager
-async def held(context: AbstractAsyncContextManager[Client]) -> AsyncGenerator[Client]:
+async def held(context: AbstractAsyncContextManager[T]) -> AsyncGenerator[T]:
     """Holds a context open in a task of its own, since a fixture is left in another task than it was entered in."""
-    opened: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+    opened: asyncio.Future[T] = asyncio.get_running_loop().create_future()
     done = asyncio.Event()
 
     async def hold() -> None:

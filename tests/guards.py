@@ -129,6 +129,67 @@ GUARDS = (
         "if False:",
         "test_history_damage.py::test_a_damaged_file_is_named_and_nothing_is_overwritten[message_1.json-a link]",
     ),
+    Guard(
+        "a message that is JSON and no message",
+        "storage/fenced.py",
+        '    for block in message["content"]:\n        block.keys()\n',
+        "",
+        "test_repair.py::test_a_repaired_session_goes_on_and_what_was_damaged_is_kept[message_1.json-content no list]",
+    ),
+    Guard(
+        "what is damaged is set aside",
+        "storage/repair.py",
+        "        os.rename(path, to)\n",
+        "        os.unlink(path) if path.is_file() else os.rename(path, to)\n",
+        "test_repair.py::test_a_repaired_session_goes_on_and_what_was_damaged_is_kept[message_1.json-cut in half]",
+    ),
+    Guard(
+        "something else in a session's place",
+        "storage/session_files.py",
+        "if directory.is_symlink() or not directory.is_dir():\n            raise damaged(session_id, directory)",
+        "if False:\n            raise damaged(session_id, directory)",
+        "test_repair.py::test_what_stands_in_a_sessions_place_is_listed_as_damaged_and_set_aside",
+    ),
+    # Durable
+    Guard(
+        "messages are synced",
+        "storage/history.py",
+        "        durable.sync_files([*(self._message(i) for i in range(since, self.count())), self._agent_file])\n",
+        "",
+        "test_durable.py::test_files_and_directories_are_synced_before_the_reply_is_written",
+    ),
+    Guard(
+        "the directories of messages are synced",
+        "storage/history.py",
+        "            durable.sync_directory(directory)\n",
+        "            pass\n",
+        "test_durable.py::test_files_and_directories_are_synced_before_the_reply_is_written",
+    ),
+    Guard(
+        "the record of a turn that ended is synced",
+        "turn_steps.py",
+        "    store.save_turn(record, sync=True)\n    store.change_session(record.session_id, change, sync=False)\n",
+        "    store.save_turn(record, sync=False)\n    store.change_session(record.session_id, change, sync=False)\n",
+        "test_durable.py::test_files_and_directories_are_synced_before_the_reply_is_written",
+    ),
+    Guard(
+        "a turn that broke off behind its last message is kept",
+        "turn_steps.py",
+        '            if record.status == "completed":\n                return record\n',
+        "            pass\n",
+        "test_proof_faults.py::"
+        "test_refused_at_any_write_of_a_turn_what_was_there_is_kept_and_the_next_ask_works[ENOSPC-once]",
+    ),
+    # Killed
+    Guard(
+        "settling before a turn",
+        "turn_steps.py",
+        "    if left is not None and left.is_open:\n        recover(store, left)\n",
+        "    if False:\n        pass\n",
+        "test_proof_kills.py::"
+        "test_killed_in_any_phase_every_answered_turn_is_kept_once_and_the_next_ask_succeeds"
+        "[between the last message and the metadata]",
+    ),
     # Together
     Guard(
         "files that others have just finished",

@@ -89,6 +89,6 @@ def recover(store: Store, record: TurnRecord) -> TurnRecord:
         )
         if said:
             ended = ended.model_copy(update=_life(after))
-    logger.info("turn %s of a process that died is %s", record.turn_id, ended.status)
+    logger.info("turn %s, which was left open, is %s", record.turn_id, ended.status)
     store.save_turn(ended, sync=True)
     return ended

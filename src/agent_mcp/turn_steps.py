@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -197,6 +198,12 @@ def end_unbegun(admitted: Admitted, error: AgentMcpError | None) -> TurnRecord:
         raise error  # An answer that did not count, whatever became of the turn since.
     if record is not None and not record.is_open:
         return record
+    if record is not None and record.first_message is not None and admitted.store.has_session(record.session_id):
+        # It broke off at its end, perhaps behind its last message: then it is kept, and completed as if by a kill.
+        with suppress(AgentMcpError):
+            record = recover(admitted.store, record)
+            if record.status == "completed":
+                return record
     status = "failed" if error else "cancelled"
     stop_reason = None if error else status
     ended = {"status": status, "ended_at": now(), "failure": _failure(error), "stop_reason": stop_reason}
