@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from proof.kills import kill_everywhere
-from proof.together import a_place, as_lines, ask_together, soak
+from proof.together import a_place, ask_together, soak
 
 
 def _say(line: str) -> None:
@@ -37,9 +37,10 @@ async def _together() -> None:
 
 async def _soak(asks: int, sessions: int) -> None:
     began = time.monotonic()
+    _say("Soak:")
     async with a_place() as place:
-        samples = await soak(place, asks=asks, sessions=sessions, every=max(1, asks // 20))
-    _say(f"Soak: {asks} asks over {sessions} sessions ({time.monotonic() - began:.0f} s)\n{as_lines(samples)}")
+        await soak(place, asks=asks, sessions=sessions, every=max(1, asks // 20), say=_say)
+    _say(f"  {asks} asks over {sessions} sessions ({time.monotonic() - began:.0f} s)")
 
 
 async def main() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +98,9 @@ def sample(pid: int, asks: int) -> Sample:
     )
 
 
-async def soak(place: Place, *, asks: int, sessions: int, every: int) -> list[Sample]:
+async def soak(
+    place: Place, *, asks: int, sessions: int, every: int, say: Callable[[str], None] = lambda _: None
+) -> list[Sample]:
     """Asks one server for long, in many sessions by turns; what it held from time to time."""
     # glibc keeps an arena for each thread that ever allocated; without this limit what they hold hides what grows.
     server = await place.victim(MALLOC_ARENA_MAX="2")
@@ -114,6 +116,7 @@ async def soak(place: Place, *, asks: int, sessions: int, every: int) -> list[Sa
             done += 1
             if done % every == 0:
                 samples.append(sample(server.pid, done))
+                say(f"  {json.dumps(vars(samples[-1]))}")
 
     for _ in range(asks // sessions):
         async with asyncio.TaskGroup() as tasks:
@@ -134,7 +137,3 @@ async def a_place() -> AsyncGenerator[Place]:
     with tempfile.TemporaryDirectory() as directory, Nursery() as nursery:
         async with placed(nursery, Path(directory)) as place:
             yield place
-
-
-def as_lines(samples: Sequence[Sample]) -> str:
-    return "\n".join(json.dumps(vars(one)) for one in samples)
