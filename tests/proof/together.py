@@ -62,7 +62,7 @@ async def ask_together(place: Place, *, servers: int, sessions: int, asks: int) 
         # Another session waits for none of this.
         elsewhere = await place.session(place.witness)
     for session in names:
-        kept = [m["content"][0]["text"] for m in place.messages(session) if m["role"] == "user"]
+        kept = [m["content"][0].get("text", "") for m in place.messages(session) if m["role"] == "user"]
         for prompts in given:
             own = [prompt for where, prompt in prompts if where is session]
             assert [text for text in kept if text in set(own)] == own, "in order of arrival within a process"
