@@ -177,8 +177,7 @@ GUARDS = (
         "turn_steps.py",
         '            if record.status == "completed":\n                return record\n',
         "            pass\n",
-        "test_proof_faults.py::"
-        "test_refused_at_any_write_of_a_turn_what_was_there_is_kept_and_the_next_ask_works[ENOSPC-once]",
+        "test_proof_faults.py::test_full_at_any_write_of_a_turn_what_was_there_is_kept_and_the_next_ask_works",
     ),
     # Killed
     Guard(
