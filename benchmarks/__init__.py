@@ -10,4 +10,5 @@ NAMES = (
     "start",
     "sessions",
     "catalog",
+    "memory",
 )

@@ -41,7 +41,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("memory.__init__", "memory.ranking", "storage.database"),
     ("memory.facts",),
     ("memory.queue",),
-    ("memory.aws", "memory.local"),
+    ("memory.aws", "memory.local", "memory.meaning"),
     ("memory.agentcore",),
     # Where things are kept. `store` is the front of its package.
     ("storage.durable", "storage.locks", "storage.layout", "storage.wording", "storage.failures"),

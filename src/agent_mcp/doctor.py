@@ -58,6 +58,7 @@ def _examine(service: Service, caller: Caller) -> list[Finding]:
             for agent in agents.values()
             for risk in service.toolbox.risks(agent.tools, remembers=agent.memory != "off")
         )
+    findings.append(Finding(True, "memory", f"{service.memories.where} (AGENT_MCP_AGENTCORE_MEMORY_ID)"))
     life = f"{settings.session_ttl} s after the last turn" if settings.session_ttl else "never"
     findings.append(Finding(True, "sessions", f"expire {life} (AGENT_MCP_SESSION_TTL)"))
     sync = "wait until they are safe on disk" if settings.fsync else "do NOT wait for the disk: a power cut loses turns"

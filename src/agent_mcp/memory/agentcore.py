@@ -25,6 +25,8 @@ from agent_mcp.storage.database import Database
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+_Key = tuple[str, str]
+"""What was looked for: under which name, and how."""
 
 DEADLINE = 2.0
 """Seconds that a search waits for the service."""
@@ -49,7 +51,7 @@ class AgentCoreFacts:
         self._subject = subject
         self._database = Database(path, SCHEMA, sync=sync)
         self._executor = executor
-        self._cache: OrderedDict[tuple[str, str], tuple[float, list[Memory]]] = OrderedDict()
+        self._cache: OrderedDict[_Key, tuple[float, list[Memory]]] = OrderedDict()
         self._lock = threading.Lock()
         self._pause_until = 0.0
         self.queue = Queue(self._database)
@@ -146,7 +148,6 @@ class AgentCoreFacts:
         queued = self._database.delete(lambda db: remove_actor(db, actor)) or 0
         self._database.scrub()
         self._forget_cached(actor)
-        self._pause_until = 0.0
         return queued + sum(self._must(lambda name=name: self._wire.erase(name)) for name in self._names(actor))
 
     def do(self, job: Job, record: TurnRecord | None, *, confirmed: bool) -> None:
@@ -202,43 +203,48 @@ class AgentCoreFacts:
     def _must(self, call: Callable[[], T]) -> T:
         """Asks the service what can't be queued; raises StorageFailed."""
         try:
-            return self._ask(call)
+            return call()
         except Absent as error:
             raise StorageFailed(
                 f"AgentCore can't be reached ({error}), and nothing was changed there: try again later."
             ) from None
 
-    def _look(
-        self, looks: Sequence[tuple[tuple[str, str], Callable[[], list[Memory]]]]
-    ) -> tuple[list[Memory], str | None]:
+    def _look(self, looks: Sequence[tuple[_Key, Callable[[], list[Memory]]]]) -> tuple[list[Memory], str | None]:
         """What all looks find within the deadline, or found before; and what lacks."""
         at = time.monotonic()
-        pending: dict[tuple[str, str], Future[list[Memory]]] = {}
+        pending: list[Future[None]] = []
         for key, call in looks:
-            with self._lock:
-                known = self._cache.get(key)
+            known = self._cached(key)
             if known is None or at - known[0] > _FRESH_SECONDS:
-                pending[key] = self._executor.submit(self._ask, call)
-        wait(pending.values(), timeout=DEADLINE - 0.2)
-        for key, future in pending.items():
-            if not future.done():
-                self._pause_until = time.monotonic() + _PAUSE_SECONDS
-                continue
-            if future.exception() is None:
-                with self._lock:
-                    self._cache[key] = (at, future.result())
-                    while len(self._cache) > _CACHED:
-                        self._cache.popitem(last=False)
+                pending.append(self._executor.submit(self._fetch, key, call))
+        if wait(pending, timeout=DEADLINE - 0.2).not_done:
+            self._pause_until = time.monotonic() + _PAUSE_SECONDS
         found: dict[MemoryId, Memory] = {}
         lacking = False
         for key, _ in looks:
-            with self._lock:
-                known = self._cache.get(key)
+            known = self._cached(key)
             lacking = lacking or known is None or known[0] < at - _FRESH_SECONDS
             for memory in known[1] if known else ():
                 found.setdefault(memory.memory_id, memory)
         note = "AgentCore did not answer in time: what is remembered there may be missing." if lacking else None
         return list(found.values()), note
+
+    def _cached(self, key: _Key) -> tuple[float, list[Memory]] | None:
+        with self._lock:
+            return self._cache.get(key)
+
+    def _fetch(self, key: _Key, call: Callable[[], list[Memory]]) -> None:
+        """Asks the service and keeps the answer, also one that comes too late: the next look finds it."""
+        try:
+            found = self._ask(call)
+        except Absent as error:
+            logger.warning("AgentCore could not be searched: %s", error)
+            return
+        self._pause_until = 0.0
+        with self._lock:
+            self._cache[key] = (time.monotonic(), found)
+            while len(self._cache) > _CACHED:
+                self._cache.popitem(last=False)
 
     def _forget_cached(self, actor: ActorId) -> None:
         with self._lock:

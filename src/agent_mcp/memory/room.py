@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from agent_mcp.memory.agentcore import AgentCoreFacts
 from agent_mcp.memory.aws import Wire
 from agent_mcp.memory.local import LocalFacts
+from agent_mcp.memory.meaning import vectors_if_installed
 from agent_mcp.storage.store import Store
 
 _THREADS = 8
@@ -36,9 +37,17 @@ class MemoryRoom:
 
     def _open(self, store: Store, subject: str) -> Facts:
         if self._wire is None:
-            return LocalFacts(store.database("memory"), sync=self._sync)
+            return LocalFacts(store.database("memory"), sync=self._sync, vectors=vectors_if_installed())
         path = store.database("outbox")
         return AgentCoreFacts(self._wire, subject=subject, path=path, sync=self._sync, executor=self._wire_executor)
+
+    @property
+    def describes(self) -> str:
+        """Which memory is used, in words for `doctor`."""
+        if self._wire is not None:
+            return f"Bedrock AgentCore {self._wire.memory_id}; what can't be sent waits in outbox.db"
+        by = "words and meaning" if vectors_if_installed() else "words (agent-mcp[embeddings] adds meaning)"
+        return f"memory.db in the data directory, searched by {by}"
 
     def close(self) -> None:
         for executor in (self.executor, self._wire_executor):

@@ -78,6 +78,11 @@ class MemoryCases:
             raise _not_found(memory_id)
         return ForgottenFact(memory_id=memory_id)
 
+    @property
+    def where(self) -> str:
+        """Which memory is used, in words."""
+        return self._room.describes
+
     async def settled(self, seconds: float) -> None:
         """Waits until what turns taught is learnt, not longer than some seconds: for a command that is over then."""
         await self._worker.idle(seconds)
