@@ -46,8 +46,9 @@ class Stores:
             return store
 
     def close(self) -> None:
-        for store in self._stores.values():
-            store.close()
+        with self._opening:  # One may just be opened, by a client that came and went.
+            for store in self._stores.values():
+                store.close()
 
 
 def threaded(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
