@@ -21,7 +21,10 @@ session: keep the session_id that it answers with, and give it again to go on in
 
 
 def main(prompt: str) -> None:
-    team = MCPClient(lambda: stdio_client(SERVER), tool_filters={"allowed": ["ask_agent", "list_agents", "get_reply"]})
+    team = MCPClient(
+        lambda: stdio_client(SERVER),  # pyright: ignore[reportArgumentType] a transport, as Strands' own loader passes it
+        tool_filters={"allowed": ["ask_agent", "list_agents", "get_reply"]},
+    )
     with team:
         agent = Agent(system_prompt=SYSTEM_PROMPT, tools=[*team.list_tools_sync()], callback_handler=None)
         print(agent(prompt))

@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def served(
-    data_dir: Path, server: ModelServer, monkeypatch: pytest.MonkeyPatch, **settings: object
+    data_dir: Path, server: ModelServer, monkeypatch: pytest.MonkeyPatch, **settings: Any
 ) -> AsyncGenerator[Service]:
     for name, value in server.environ.items():
         monkeypatch.setenv(name, value)

@@ -166,7 +166,7 @@ async def test_an_operators_function_can_not_stand_in_for_another_tool(
     tool = '@tool\ndef {name}() -> str:\n    """A tool."""\n    return \'x\'\n\n'
     names = ("shell", "calculator", "agent_helper", "mcp__files__read", "weather")
     (folder / "stand_ins.py").write_text("from strands import tool\n\n" + "".join(tool.format(name=n) for n in names))
-    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.syspath_prepend(str(folder))  # pyright: ignore[reportUnknownMemberType] typed in part only
     async with running(data_dir, tools=("stand_ins",)) as service:
         assert [name for name in service.toolbox.names() if name.startswith("py:")] == ["py:weather"]
         assert len([warning for warning in service.toolbox.warnings if "until it is renamed" in warning]) == 4
