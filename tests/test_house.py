@@ -45,7 +45,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("memory.agentcore",),
     # Where things are kept. `store` is the front of its package.
     ("storage.durable", "storage.locks", "storage.layout", "storage.wording", "storage.failures"),
-    ("storage.index_file", "storage.searching", "storage.fenced", "storage.agent_files", "storage.turn_files"),
+    (
+        "storage.index_file",
+        "storage.searching",
+        "storage.fenced",
+        "storage.agent_files",
+        "storage.turn_files",
+        "storage.subjects",
+    ),
     ("storage.catalog",),
     ("storage.history",),
     ("storage.session_files",),

@@ -1,5 +1,6 @@
 """The nouns: ids, callers, agents, sessions, turns, replies. Facts without behaviour, parsed once at the edge."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -7,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
+from agent_mcp.errors import Forbidden
 from agent_mcp.ids import (
     ActorId as ActorId,
     AgentId as AgentId,
@@ -60,13 +62,35 @@ class Fact(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Who calls: `subject` is authenticated and owns everything, `actor` is who it acts for where none is named."""
+    """Who calls: `subject` is authenticated and owns everything, `actor` is who it acts for where none is named.
+
+    `act_as` are the other actors it may act for, as patterns: an id, or a beginning and `*`. None = all.
+    """
 
     subject: str
     actor: ActorId = DEFAULT_ACTOR
+    act_as: tuple[str, ...] | None = None
+
+    @property
+    def actors(self) -> tuple[str, ...] | None:
+        """Patterns of all actors that it may act for; None = all."""
+        return None if self.act_as is None else (self.actor, *self.act_as)
+
+    def may_act_for(self, actor: ActorId) -> bool:
+        return (
+            self.act_as is None
+            or actor == self.actor
+            or any(actor.startswith(p[:-1]) if p.endswith("*") else actor == p for p in self.act_as)
+        )
 
     def actor_for(self, requested: ActorId | None) -> ActorId:
-        """The actor of one call: the one that was named, else the caller's own."""
+        """The actor of one call: the one that was named, else the caller's own. Raises Forbidden."""
+        if requested is not None and not self.may_act_for(requested):
+            covered = ", ".join(self.act_as or ())
+            raise Forbidden(
+                f"You may not act for the actor {requested!r}, and nothing was done: leave actor_id out to act "
+                f"for {self.actor!r}{f', or name one that is covered by {covered}' if covered else ''}."
+            )
         return requested or self.actor
 
 
@@ -239,6 +263,7 @@ class TurnRecord(Fact):
 
     turn_id: TurnId
     session_id: SessionId
+    subject: str = LOCAL_SUBJECT
     agent_id: AgentId
     actor_id: ActorId
     status: TurnStatus
@@ -288,9 +313,10 @@ class TurnRecord(Fact):
         question = self.question
         if question is None or question.kind == "question":
             return question.text if question else None
+        which = self.turn_id + ("" if self.subject == LOCAL_SUBJECT else f" --subject {shlex.quote(self.subject)}")
         return (
             f"The agent {self.agent_id} wants to use the tool {question.text}. A person must allow it with "
-            f"`agent-mcp turns approve {self.turn_id}`, or refuse it with `agent-mcp turns deny {self.turn_id}`."
+            f"`agent-mcp turns approve {which}`, or refuse it with `agent-mcp turns deny {which}`."
         )
 
 

@@ -13,7 +13,7 @@ import click
 
 from agent_mcp import demo as demo_session, doctor as examination
 from agent_mcp.cli.agents import agents
-from agent_mcp.cli.common import CALLER, foreseen, json_option, print_json, settings_of, use_service, with_settings
+from agent_mcp.cli.common import acting, foreseen, json_option, print_json, settings_of, use_service, with_settings
 from agent_mcp.cli.completion import agent_ids, completion, session_ids
 from agent_mcp.cli.http import HTTP_ADDRESS, serve_over_http
 from agent_mcp.cli.install import install
@@ -113,17 +113,17 @@ def ask(
 
 
 async def _ask(service: Service, prompt: Prompt, *, as_json: bool) -> None:
-    following = (await service.turns.ask(CALLER, prompt)).followed
+    following = (await service.turns.ask(acting(), prompt)).followed
     reply = await _stream(service, following, as_json=as_json)
     # In a terminal there is a person to decide.
     while (record := following.record()).question and not as_json and sys.stdin.isatty():
         click.echo(f"{record.wanted if record.question.kind == 'question' else record.question.text}", err=True)
         if record.question.kind == "question":
             answer = await asyncio.to_thread(click.prompt, "Your answer", err=True)
-            following = await service.turns.answer(CALLER, str(answer), turn_id=record.turn_id)
+            following = await service.turns.answer(acting(), str(answer), turn_id=record.turn_id)
         else:
             approve = await asyncio.to_thread(click.confirm, "Allow this use of the tool", err=True)
-            following = await service.turns.decide(CALLER, record.turn_id, approve=approve, question=record.question)
+            following = await service.turns.decide(acting(), record.turn_id, approve=approve, question=record.question)
         reply = await _stream(service, following, as_json=as_json)
     if reply.question and not as_json:
         click.echo(reply.question, err=True)
@@ -175,7 +175,7 @@ def demo(data_dir: Path | None) -> None:
 @foreseen
 def doctor(context: click.Context, as_json: bool) -> None:
     """Say what would be used and why, and what is wrong. Exits with 1 if something is broken."""
-    findings = use_service(context, lambda service: examination.examine(service, CALLER))
+    findings = use_service(context, lambda service: examination.examine(service, acting()))
     if as_json:
         print_json({"findings": [{"what": f.what, "ok": f.ok, "text": f.text} for f in findings]})
     for finding in [] if as_json else findings:

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from agent_mcp.cli.common import CALLER, command, json_option, print_json, use_service
+from agent_mcp.cli.common import acting, command, json_option, print_json, use_service
 from agent_mcp.cli.completion import agent_ids
 from agent_mcp.cli.terminal import print_table, safe
 from agent_mcp.domain import MEMORY_MODES, AgentSpec, MemoryMode, parse_agent_id
@@ -44,7 +44,7 @@ async def _all(service: Service, query: str | None) -> tuple[list[AgentSpec], Ag
     found: list[AgentSpec] = []
     cursor: str | None = None
     while True:
-        page = await service.agents.list_agents(CALLER, query=query, limit=MAX_PAGE, cursor=cursor)
+        page = await service.agents.list_agents(acting(), query=query, limit=MAX_PAGE, cursor=cursor)
         found += page.agents
         cursor = page.next_cursor
         if cursor is None:
@@ -58,9 +58,9 @@ def show(context: click.Context, agent_id: str, as_json: bool) -> None:
     """Print an agent's file."""
     parsed = parse_agent_id(agent_id)
     if as_json:
-        print_json(use_service(context, lambda service: service.agents.get(CALLER, parsed)))
+        print_json(use_service(context, lambda service: service.agents.get(acting(), parsed)))
     else:
-        text = use_service(context, lambda service: service.agents.markdown(CALLER, parsed))
+        text = use_service(context, lambda service: service.agents.markdown(acting(), parsed))
         click.echo(safe(text), nl=False)
 
 
@@ -101,7 +101,9 @@ def create(
         memory=memory,
     )
     own_id = parse_agent_id(agent_id) if agent_id else None
-    made = use_service(context, lambda service: service.agents.create(CALLER, draft, agent_id=own_id, example=example))
+    made = use_service(
+        context, lambda service: service.agents.create(acting(), draft, agent_id=own_id, example=example)
+    )
     if as_json:
         print_json(made)
     else:
@@ -113,7 +115,7 @@ def create(
 @json_option
 def delete(context: click.Context, agent_id: str, as_json: bool) -> None:
     """Delete an agent. Its sessions stay readable."""
-    deleted = use_service(context, lambda service: service.agents.delete(CALLER, parse_agent_id(agent_id)))
+    deleted = use_service(context, lambda service: service.agents.delete(acting(), parse_agent_id(agent_id)))
     if as_json:
         print_json(deleted)
     else:

@@ -20,8 +20,7 @@ from agent_mcp.service import Service
 P = ParamSpec("P")
 T = TypeVar("T")
 
-CALLER = Caller(subject=LOCAL_SUBJECT)
-"""Who acts in the shell: the operator, as the one subject that there is."""
+_SUBJECT = "subject"
 
 
 def with_settings(command: Callable[P, T]) -> Callable[P, T]:
@@ -60,9 +59,29 @@ def command(group: click.Group, name: str | None = None) -> Callable[[Callable[.
     """A command of `group` with the flags for settings; its errors are one line each."""
 
     def make(function: Callable[..., None]) -> click.Command:
-        return group.command(name)(with_settings(click.pass_context(foreseen(function))))
+        return group.command(name)(_with_subject(with_settings(click.pass_context(foreseen(function)))))
 
     return make
+
+
+def _with_subject(command: Callable[P, T]) -> Callable[P, T]:
+    def remember(context: click.Context, option: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            _flags(context)[_SUBJECT] = value
+
+    return click.option(
+        "--subject",
+        help="Whose data, on a server with authentication.  [default: those without any]",
+        callback=remember,
+        expose_value=False,
+        metavar="SUBJECT",
+    )(command)
+
+
+def acting() -> Caller:
+    """Who acts in the shell: the operator, for all actors of the subject that was named, else of the local one."""
+    context = click.get_current_context(silent=True)
+    return Caller(subject=LOCAL_SUBJECT if context is None else _flags(context).get(_SUBJECT, LOCAL_SUBJECT))
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -86,6 +105,7 @@ def use_service(context: click.Context, use: Callable[[Service], Coroutine[Any, 
     async def run() -> T:
         service = build_service(settings_of(context), os.environ)
         try:
+            await service.check_subject(acting())
             return await use(service)
         finally:
             await service.close(grace=0)

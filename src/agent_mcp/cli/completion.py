@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from agent_mcp.cli.common import CALLER, use_service
+from agent_mcp.cli.common import acting, use_service
 from agent_mcp.errors import AgentMcpError
 from agent_mcp.service import Service
 from agent_mcp.service.stores import MAX_PAGE
@@ -46,17 +46,19 @@ def turn_ids(context: click.Context, _: click.Parameter, begun: str) -> list[Com
 
 
 async def _agents(service: Service) -> _Named:
-    page = await service.agents.list_agents(CALLER, limit=MAX_PAGE)
+    page = await service.agents.list_agents(acting(), limit=MAX_PAGE)
     return [(agent.agent_id, agent.description or agent.name) for agent in page.agents]
 
 
 async def _sessions(service: Service) -> _Named:
-    page = await service.sessions.list_sessions(CALLER, limit=MAX_PAGE)
+    page = await service.sessions.list_sessions(acting(), limit=MAX_PAGE)
     return [(session.session_id, session.title) for session in page.sessions]
 
 
 async def _turns(service: Service) -> _Named:
-    return [(turn.turn_id, f"{turn.status} {turn.session_id}") for turn in await service.turns.list_turns(CALLER, None)]
+    return [
+        (turn.turn_id, f"{turn.status} {turn.session_id}") for turn in await service.turns.list_turns(acting(), None)
+    ]
 
 
 def _complete(

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from pydantic import TypeAdapter
 
-from agent_mcp.cli.common import CALLER
+from agent_mcp.cli.common import acting
 from agent_mcp.cli.terminal import progress
 from agent_mcp.domain import Message, SessionId, SessionInfo
 from agent_mcp.errors import InvalidArgument, SessionDamaged, StorageFailed
@@ -23,11 +23,11 @@ FORMATS = ("md", "json", "html")
 
 async def whole(service: Service, session_id: SessionId) -> tuple[SessionInfo, list[Message]]:
     """A session and everything said in it."""
-    session = await service.sessions.get(CALLER, session_id)
+    session = await service.sessions.get(acting(), session_id)
     messages: list[Message] = []
     before: int | None = None
     while True:
-        page = await service.sessions.read(CALLER, session_id, limit=MAX_PAGE, before=before)
+        page = await service.sessions.read(acting(), session_id, limit=MAX_PAGE, before=before)
         messages[:0] = page.messages
         before = page.before
         if before is None:
@@ -39,7 +39,7 @@ async def every_id(service: Service) -> list[SessionId]:
     found: list[SessionId] = []
     cursor: str | None = None
     while True:
-        page = await service.sessions.list_sessions(CALLER, limit=MAX_PAGE, cursor=cursor)
+        page = await service.sessions.list_sessions(acting(), limit=MAX_PAGE, cursor=cursor)
         found += [session.session_id for session in page.sessions]
         cursor = page.next_cursor
         if cursor is None:

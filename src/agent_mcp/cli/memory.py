@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from agent_mcp.cli.common import CALLER, command, json_option, print_json, use_service
+from agent_mcp.cli.common import acting, command, json_option, print_json, use_service
 from agent_mcp.cli.terminal import print_table
 from agent_mcp.domain import ActorId, parse_actor_id, parse_memory_id
 from agent_mcp.memory.aws import Absent, create_memory
@@ -28,7 +28,7 @@ def memory() -> None:
 def recall(context: click.Context, query: str, actor: str | None, limit: int, as_json: bool) -> None:
     """Search what is remembered of an actor, the best first."""
     found = use_service(
-        context, lambda service: service.memories.recall(CALLER, query, actor_id=_actor(actor), limit=limit)
+        context, lambda service: service.memories.recall(acting(), query, actor_id=_actor(actor), limit=limit)
     )
     if as_json:
         print_json(found)
@@ -54,7 +54,7 @@ def remember(context: click.Context, text: str | None, confirm: str | None, acto
     kept = use_service(
         context,
         lambda service: service.memories.remember(
-            CALLER, text=text, memory_id=parse_memory_id(confirm) if confirm else None, actor_id=_actor(actor)
+            acting(), text=text, memory_id=parse_memory_id(confirm) if confirm else None, actor_id=_actor(actor)
         ),
     )
     if as_json:
@@ -69,7 +69,7 @@ def remember(context: click.Context, text: str | None, confirm: str | None, acto
 def forget(context: click.Context, memory_id: str, actor: str | None) -> None:
     """Delete a remembered fact for good."""
     parsed = parse_memory_id(memory_id)
-    use_service(context, lambda service: service.memories.forget(CALLER, parsed, actor_id=_actor(actor)))
+    use_service(context, lambda service: service.memories.forget(acting(), parsed, actor_id=_actor(actor)))
     click.echo(f"{memory_id} forgotten")
 
 
@@ -84,7 +84,7 @@ def erase(context: click.Context, actor: str, everything: bool, yes: bool, as_js
     what = "all facts, sessions and turns" if everything else "all facts"
     if not yes and sys.stdin.isatty():
         click.confirm(f"Erase {what} of {actor} for good", abort=True, err=True)
-    done = use_service(context, lambda service: service.erasure.erase(CALLER, parsed, everything=everything))
+    done = use_service(context, lambda service: service.erasure.erase(acting(), parsed, everything=everything))
     if as_json:
         print_json(done)
     else:

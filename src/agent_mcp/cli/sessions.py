@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from agent_mcp.cli.common import CALLER, command, json_option, print_json, use_service
+from agent_mcp.cli.common import acting, command, json_option, print_json, use_service
 from agent_mcp.cli.completion import agent_ids, session_ids as complete_session_ids
 from agent_mcp.cli.exports import FORMATS, every_id, export as export_transcripts, whole
 from agent_mcp.cli.terminal import print_markdown, print_table, progress, waiting
@@ -124,7 +124,7 @@ def show(context: click.Context, session_id: str, as_json: bool) -> None:
     """Print a session's transcript as Markdown, the newest 512 KiB of it; with --json, all messages."""
     parsed = parse_session_id(session_id)
     if not as_json:
-        print_markdown(use_service(context, lambda s: s.sessions.markdown(CALLER, parsed)))
+        print_markdown(use_service(context, lambda s: s.sessions.markdown(acting(), parsed)))
         return
     session, messages = use_service(context, lambda service: whole(service, parsed))
     print_json({**dict(session), "messages": messages})
@@ -174,7 +174,7 @@ def delete(context: click.Context, session_ids: tuple[str, ...], as_json: bool) 
 def repair(context: click.Context, session_id: str, as_json: bool) -> None:
     """Set a session's damaged files aside, and restore what can be. Nothing is deleted."""
     parsed = parse_session_id(session_id)
-    done = use_service(context, lambda service: service.turns.repair_session(CALLER, parsed))
+    done = use_service(context, lambda service: service.turns.repair_session(acting(), parsed))
     if as_json:
         print_json(done)
         return
@@ -195,7 +195,7 @@ def prune(context: click.Context, older_than: str, dry_run: bool, as_json: bool)
     age = _duration(older_than)
 
     async def use(service: Service) -> None:
-        expired = await service.sessions.expired_before(CALLER, now() - age)
+        expired = await service.sessions.expired_before(acting(), now() - age)
         if not dry_run:
             await _delete(service, expired, as_json=as_json)
         elif as_json:
@@ -222,7 +222,7 @@ def _find(
         cursor: str | None = None
         while len(found) < limit:
             page = await service.sessions.list_sessions(
-                CALLER,
+                acting(),
                 agent_id=parse_agent_id(agent) if agent else None,
                 actor_id=parse_actor_id(actor) if actor else None,
                 status=status,
@@ -244,7 +244,7 @@ async def _delete(service: Service, session_ids: list[SessionId], *, as_json: bo
     try:
         with progress("deleting", len(session_ids)) as step:
             for session_id in session_ids:
-                await service.turns.delete_session(CALLER, session_id)
+                await service.turns.delete_session(acting(), session_id)
                 deleted.append(session_id)
                 step()
     finally:  # What is gone is said, also when one could not be deleted.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from agent_mcp.cli.common import CALLER, command, json_option, print_json, use_service
+from agent_mcp.cli.common import acting, command, json_option, print_json, use_service
 from agent_mcp.cli.completion import session_ids, turn_ids
 from agent_mcp.cli.terminal import print_markdown, print_table, safe
 from agent_mcp.domain import Reply, TurnId, parse_session_id, parse_turn_id
@@ -22,7 +22,7 @@ def turns() -> None:
 def list_turns(context: click.Context, session: str | None, as_json: bool) -> None:
     """List the turns of the last 7 days, the latest first."""
     session_id = parse_session_id(session) if session else None
-    found = use_service(context, lambda service: service.turns.list_turns(CALLER, session_id))
+    found = use_service(context, lambda service: service.turns.list_turns(acting(), session_id))
     if as_json:
         print_json([record.model_copy(update={"conversation": None}) for record in found])
     else:
@@ -55,7 +55,7 @@ def show(context: click.Context, turn_id: str, as_json: bool) -> None:
 @json_option
 def cancel(context: click.Context, turn_id: str, as_json: bool) -> None:
     """End a turn that works, waits its turn or waits for somebody."""
-    reply = use_service(context, lambda service: service.turns.cancel(CALLER, turn_id=parse_turn_id(turn_id)))
+    reply = use_service(context, lambda service: service.turns.cancel(acting(), turn_id=parse_turn_id(turn_id)))
     _print(reply, as_json=as_json)
 
 
@@ -76,14 +76,14 @@ def deny(context: click.Context, turn_id: str, as_json: bool) -> None:
 
 
 async def _reply(service: Service, turn_id: TurnId) -> Reply:
-    followed = await service.turns.follow(CALLER, turn_id=turn_id)
+    followed = await service.turns.follow(acting(), turn_id=turn_id)
     async for _ in followed.events(wait=0):
         pass
     return followed.reply()
 
 
 async def _decide(service: Service, turn_id: TurnId, *, approve: bool) -> Reply:
-    following = await service.turns.decide(CALLER, turn_id, approve=approve)
+    following = await service.turns.decide(acting(), turn_id, approve=approve)
     async for _ in following.events(wait=service.settings.turn_timeout + 60):
         pass
     return following.reply()

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import anyio.to_thread
 
 from agent_mcp.config import Settings
-from agent_mcp.domain import Caller
+from agent_mcp.domain import LOCAL_SUBJECT, Caller
+from agent_mcp.errors import InvalidArgument
 from agent_mcp.memory.room import MemoryRoom
 from agent_mcp.memory.worker import Worker
 from agent_mcp.models import Models
@@ -74,6 +75,15 @@ class Service:
     def store(self, caller: Caller) -> Store:
         """The caller's store, for those who look at the directory itself. Blocking; raises StorageFailed."""
         return self._stores.of(caller)
+
+    async def check_subject(self, caller: Caller) -> None:
+        """Raises InvalidArgument if nothing was ever kept for this subject: its name is mistyped, perhaps."""
+        subjects = await anyio.to_thread.run_sync(self._stores.subjects)
+        if caller.subject not in (LOCAL_SUBJECT, *subjects):
+            known = f"the first are {', '.join(sorted(subjects)[:20])}" if subjects else "it has none but the local one"
+            raise InvalidArgument(
+                f"Nothing is kept of the subject {caller.subject[:200]!r} in this directory: {known}."
+            )
 
     async def drain(self, *, grace: float) -> None:
         """Ends open turns: within `grace` seconds by themselves, then cancelled and closed."""

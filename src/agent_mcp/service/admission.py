@@ -76,6 +76,7 @@ class Admission:
     def admit(self, caller: Caller, prompt: Prompt, turn_id: TurnId, terms: Delegation | None) -> Admitted:
         """Finds or begins the session, and writes the turn's record. What can be refused is refused before."""
         store = self._stores.of(caller)
+        actor = caller.actor_for(prompt.actor_id)
         meta = store.find_session(prompt.session_id) if prompt.session_id else None
         if meta is not None:
             self._check_session(store, meta, prompt, delegated=terms is not None)
@@ -86,11 +87,12 @@ class Admission:
         model = self._models.choose(agent.model).ref
         new = meta is None
         if meta is None:
-            actor = caller.actor_for(prompt.actor_id)
             meta = self._sessions.new_meta(store, actor, agent, session_id=prompt.session_id)
             try:
                 store.create_session(meta)
             except SessionExists:
+                if not store.has_session(meta.session_id):
+                    raise  # It is an actor's for whom the caller may not act.
                 # Somebody else began it at the same moment.
                 return self.admit(caller, prompt, turn_id, terms)
         session_id = meta.session_id
@@ -102,6 +104,7 @@ class Admission:
         record = TurnRecord(
             turn_id=turn_id,
             session_id=meta.session_id,
+            subject=caller.subject,
             agent_id=meta.agent_id,
             actor_id=meta.actor_id,
             status="queued",

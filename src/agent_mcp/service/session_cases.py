@@ -86,6 +86,7 @@ class SessionCases:
         Raises SessionExists, AgentNotFound, SessionNotFound, ActorMismatch, InvalidArgument.
         """
         store = self._stores.of(caller)
+        actor = caller.actor_for(actor_id)
         if session_id is not None and is_issued(session_id):
             raise InvalidArgument(
                 f"Only the server gives ids that begin with 's-', such as {session_id!r}: leave session_id out, or "
@@ -95,9 +96,7 @@ class SessionCases:
             if at is not None:
                 raise InvalidArgument("at says where continue_from is left: give continue_from too.")
             agent = self._agents.definition(store, agent_id or agent_library.DEFAULT_AGENT)
-            meta = self.new_meta(
-                store, caller.actor_for(actor_id), agent, session_id=session_id, title=title, ttl_seconds=ttl_seconds
-            )
+            meta = self.new_meta(store, actor, agent, session_id=session_id, title=title, ttl_seconds=ttl_seconds)
             meta = meta.model_copy(update={"token_budget": self._budget(token_budget)})
             store.create_session(meta)
             return self.info(store, meta)
@@ -169,6 +168,8 @@ class SessionCases:
     ) -> SessionPage:
         """Sessions, most recently active first; with `query` those that fit it, by relevance, with a snippet."""
         store = self._stores.of(caller)
+        if actor_id is not None:
+            caller.actor_for(actor_id)
         size = page_size(limit)
         if status == "damaged":
             store.refresh_all()  # Damage does not come through us: only a look at all files finds it.

@@ -225,6 +225,7 @@ class Catalog:
         limit: int,
         agent_id: AgentId | None = None,
         actor_id: ActorId | None = None,
+        actors: Sequence[str] | None = None,
         status: str = "all",
         query: str | None = None,
         after: Position | None = None,
@@ -233,9 +234,9 @@ class Catalog:
 
         All terms of the query must occur in a session, in its title or its id. Relevant is first who has them in the
         title, then who has them often (1, 2-3, 4-7, ... times count alike). What fits more than RANKED sessions is
-        listed by activity alone.
+        listed by activity alone. `actors` are patterns, an id or a beginning and `*`: only their sessions.
         """
-        filters = searching.filters(now=now, agent_id=agent_id, actor_id=actor_id, status=status)
+        filters = searching.filters(now=now, agent_id=agent_id, actor_id=actor_id, actors=actors, status=status)
         if query is None:
             return self._file.read(lambda db: searching.by_activity(db, filters, after=after, limit=limit))
         terms = wording.terms(query)

@@ -22,6 +22,7 @@ class Layout:
         self.catalog_lock = self.locks / "catalog.lock"
         self.retired = root / "retired"
         self.secret = root / "secret.key"
+        self.subject = root / "subject"
         self.workspaces = root / "workspaces"
         self.damaged = root / "damaged"
 
@@ -69,9 +70,6 @@ class Layout:
 
     def session_lock(self, session_id: SessionId) -> Path:
         return self.locks / f"session-{session_id}.lock"
-
-    def process_lock(self, process: str) -> Path:
-        return self.locks / f"process-{process}.lock"
 
 
 def message_index(file_name: str) -> int | None:

@@ -27,16 +27,29 @@ class ProcessLock:
 
     def __init__(self, directory: Path) -> None:
         self.process = secrets.token_hex(8)
-        self._path = directory / f"process-{self.process}.lock"
+        self._directory = directory
+        self._path = self._of(self.process)
         # A soft lock would outlive its process, and say for ever that it lives.
         self._lock = FileLock(self._path, thread_local=False, fallback_to_soft=False)
 
     def acquire(self) -> None:
-        self._lock.acquire()
+        """Shows that this process lives, and removes what is left of those that were killed; raises OSError."""
+        if not self._lock.is_locked:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for path in self._directory.glob("process-*.lock"):
+                is_free(path)
+            self._lock.acquire()
+
+    def lives(self, process: str) -> bool:
+        """Whether a process that has such a lock is still there."""
+        return not is_free(self._of(process))
 
     def release(self) -> None:
         if self._lock.is_locked:
             remove_held(self._lock, self._path)
+
+    def _of(self, process: str) -> Path:
+        return self._directory / f"process-{process}.lock"
 
 
 def is_free(path: Path) -> bool:
@@ -64,9 +77,3 @@ def remove_held(lock: FileLock, path: Path) -> None:
     if os.name == "nt":
         with suppress(OSError):
             path.unlink()
-
-
-def remove_dead(directory: Path) -> None:
-    """Removes the locks of processes that were killed."""
-    for path in directory.glob("process-*.lock"):
-        is_free(path)

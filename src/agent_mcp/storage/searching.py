@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -60,8 +61,15 @@ class _Look(NamedTuple):
     snippet: str | None
 
 
-def filters(*, now: datetime, agent_id: AgentId | None, actor_id: ActorId | None, status: str) -> Filters:
-    """The condition for a list of sessions."""
+def filters(
+    *,
+    now: datetime,
+    agent_id: AgentId | None,
+    actor_id: ActorId | None,
+    status: str,
+    actors: Sequence[str] | None = None,
+) -> Filters:
+    """The condition for a list of sessions; `actors` are patterns, an id or a beginning and `*`."""
     where = ["1"]
     values: dict[str, object] = {"now": int(now.timestamp() * 1000)}
     if agent_id is not None:
@@ -70,6 +78,11 @@ def filters(*, now: datetime, agent_id: AgentId | None, actor_id: ActorId | None
     if actor_id is not None:
         where.append("actor_id = :actor")
         values["actor"] = actor_id
+    if actors is not None:
+        values |= {f"a{n}": pattern.removesuffix("*") for n, pattern in enumerate(actors)}
+        left = ("substr(actor_id, 1, length(:a{}))" if pattern.endswith("*") else "actor_id" for pattern in actors)
+        covered = [f"{side.format(n)} = :a{n}" for n, side in enumerate(left)]
+        where.append(f"({' OR '.join(covered)})")
     if status != "all":
         kinds = {"damaged": "damaged", "expired": f"NOT damaged AND {_IS_EXPIRED}"}
         where.append(kinds.get(status, f"NOT damaged AND NOT {_IS_EXPIRED}"))

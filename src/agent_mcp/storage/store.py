@@ -1,8 +1,10 @@
 """The store of one subject: agents, sessions and turns in its directory, with an index over them."""
 
+import copy
 import logging
 import secrets
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -11,18 +13,19 @@ from typing import Literal
 
 from filelock import AsyncFileLock
 
-from agent_mcp.domain import ActorId, AgentId, SessionId, SessionMeta, TurnId, TurnRecord
-from agent_mcp.errors import SessionNotFound
+from agent_mcp.domain import LOCAL_SUBJECT, ActorId, AgentId, Caller, SessionId, SessionMeta, TurnId, TurnRecord
+from agent_mcp.errors import SessionDamaged, SessionNotFound
 from agent_mcp.storage import durable
 from agent_mcp.storage.agent_files import AgentFiles
 from agent_mcp.storage.catalog import Catalog, Change
 from agent_mcp.storage.failures import storage_errors
 from agent_mcp.storage.history import History
 from agent_mcp.storage.layout import Layout
-from agent_mcp.storage.locks import ProcessLock, is_free, remove_dead, session_lock
+from agent_mcp.storage.locks import ProcessLock, is_free, session_lock
 from agent_mcp.storage.repair import Repair, Repairer
 from agent_mcp.storage.searching import Hit, Listed, Position
 from agent_mcp.storage.session_files import SessionFiles
+from agent_mcp.storage.subjects import subject_root
 from agent_mcp.storage.turn_files import TurnFiles
 from agent_mcp.storage.upkeep import Upkeep
 
@@ -34,18 +37,24 @@ _LOOKS = 3
 
 
 class Store:
-    """Everything of one subject. Blocking: call it off the event loops, `session_lock` excepted."""
+    """Everything of one subject. Blocking: call it off the event loops, `session_lock` excepted.
 
-    def __init__(self, root: Path, *, sync: bool, default_ttl: int) -> None:
-        self.root = root
+    `process` shows that this process lives, for the stores of all subjects in `data_dir`.
+    """
+
+    def __init__(self, data_dir: Path, subject: str, *, process: ProcessLock, sync: bool, default_ttl: int) -> None:
+        self.root = root = subject_root(data_dir, subject)
+        self.subject = subject
         self._layout = Layout(root)
+        self._caller: Caller | None = None
         self._sync = sync
         self.agents = AgentFiles(self._layout, sync=sync)
         self._sessions = SessionFiles(self._layout, sync=sync, default_ttl=default_ttl)
-        self._turns = TurnFiles(self._layout, sync=sync)
+        self._turns = TurnFiles(self._layout, sync=sync, process=process)
         self._catalog = Catalog(self._layout.catalog, lock=self._layout.catalog_lock)
         self._upkeep = Upkeep(self._layout, sessions=self._sessions, turns=self._turns, catalog=self._catalog)
-        self._process = ProcessLock(self._layout.locks)
+        self._process = process
+        self._opening = threading.Lock()
         self._opened = False
 
     @property
@@ -54,13 +63,16 @@ class Store:
         return self._process.process
 
     def open(self) -> None:
-        """Makes the directories, shows that this process lives, clears what crashes left; raises StorageFailed."""
-        if self._opened:
-            return
+        """Makes the directories, clears what crashes left, once; raises StorageFailed."""
+        with self._opening:
+            if not self._opened:
+                self._open()
+
+    def _open(self) -> None:
         with storage_errors(self.root):
             self._layout.make()
-            remove_dead(self._layout.locks)
-            self._process.acquire()
+            if self.subject != LOCAL_SUBJECT and not self._layout.subject.exists():
+                durable.write_text(self._layout.subject, self.subject, sync=self._sync)  # for whoever looks there
             self._opened = True
             self._sessions.remove_unfinished(older_than_seconds=_UNFINISHED_SECONDS)
             for directory in (self._layout.root, self._layout.agents, self._layout.turns):
@@ -71,9 +83,20 @@ class Store:
         self._upkeep.start()
 
     def close(self) -> None:
+        """Gives back what is open. The store can still be used, and then opens it again."""
         self._upkeep.stop()
         self._catalog.close()
-        self._process.release()
+
+    def seen_by(self, caller: Caller) -> "Store":
+        """The store as somebody sees it who may act for some actors only: the others' sessions are not there."""
+        if caller.act_as is None:
+            return self
+        view = copy.copy(self)
+        view._caller = caller
+        return view
+
+    def _shows(self, actor_id: ActorId) -> bool:
+        return self._caller is None or self._caller.may_act_for(actor_id)
 
     def create_session(
         self, meta: SessionMeta, *, source: History | None = None, count: int = 0, whole: bool = False
@@ -85,6 +108,8 @@ class Store:
 
     def has_session(self, session_id: SessionId) -> bool:
         """Whether there is such a session, damaged or not."""
+        if self._caller is not None:
+            return self.find_session(session_id) is not None
         return self._sessions.is_there(session_id)
 
     def remove_session(self, session_id: SessionId) -> None:
@@ -119,7 +144,13 @@ class Store:
     def find_session(self, session_id: SessionId) -> SessionMeta | None:
         """Raises SessionDamaged, StorageFailed."""
         with storage_errors(self.root):
-            return self._sessions.find(session_id)
+            try:
+                meta = self._sessions.find(session_id)
+            except SessionDamaged:
+                if self._caller is not None:
+                    return None  # Whose it is can't be told.
+                raise
+        return meta if meta is None or self._shows(meta.actor_id) else None
 
     def change_session(
         self, session_id: SessionId, change: Callable[[SessionMeta], SessionMeta], *, sync: bool, index: bool = True
@@ -177,7 +208,8 @@ class Store:
 
     def find_turn(self, turn_id: TurnId) -> TurnRecord | None:
         with storage_errors(self.root):
-            return self._turns.find(turn_id)
+            record = self._turns.find(turn_id)
+        return record if record is None or self._shows(record.actor_id) else None
 
     def is_running(self, record: TurnRecord) -> bool:
         """Whether the turn is open and the process that has it lives."""
@@ -209,7 +241,7 @@ class Store:
         """The records of all turns, or of one session's, the latest first."""
         with storage_errors(self.root):
             ids = self._turns.ids() if session_id is None else self._turn_ids(session_id)
-            records = [record for record in map(self._turns.find, ids) if record is not None]
+            records = [record for record in map(self.find_turn, ids) if record is not None]
         return sorted(records, key=lambda record: record.created_at, reverse=True)
 
     def latest_turn(self, session_id: SessionId) -> TurnRecord | None:
@@ -273,6 +305,7 @@ class Store:
                     limit=limit,
                     agent_id=agent_id,
                     actor_id=actor_id,
+                    actors=self._caller.actors if self._caller is not None else None,
                     status=status,
                     query=query,
                     after=after,

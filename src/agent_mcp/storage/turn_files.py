@@ -9,14 +9,15 @@ from agent_mcp.domain import RECORDS_KEPT, TurnId, TurnRecord, now, parse_turn_i
 from agent_mcp.errors import InvalidArgument
 from agent_mcp.storage import durable
 from agent_mcp.storage.layout import Layout
-from agent_mcp.storage.locks import is_free
+from agent_mcp.storage.locks import ProcessLock
 
 
 class TurnFiles:
-    """The turns of one subject."""
+    """The turns of one subject. `process` tells which of the servers that run turns live."""
 
-    def __init__(self, layout: Layout, *, sync: bool) -> None:
+    def __init__(self, layout: Layout, *, sync: bool, process: ProcessLock) -> None:
         self._layout = layout
+        self._process = process
         self._sync = sync
 
     def write(self, record: TurnRecord, *, sync: bool) -> None:
@@ -65,7 +66,7 @@ class TurnFiles:
 
     def is_running(self, record: TurnRecord) -> bool:
         """Whether the record is open and the process that has it lives."""
-        return record.is_open and not is_free(self._layout.process_lock(record.process))
+        return record.is_open and self._process.lives(record.process)
 
     def ask_cancel(self, turn_id: TurnId) -> None:
         """Leaves a mark by which the process that runs the turn sees that it is to end."""
