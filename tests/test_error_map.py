@@ -161,6 +161,8 @@ STATUSES = {
     "tool_not_allowed": 422,
     "turn_conflict": 422,
     "forbidden": 403,
+    "rate_limited": 429,
+    "unauthorized": 401,
     "agent_not_found": 404,
     "session_not_found": 404,
     "turn_not_found": 404,

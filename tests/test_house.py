@@ -58,7 +58,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("storage.session_files",),
     ("storage.upkeep",),
     ("storage.repair",),
-    ("storage.store",),
+    ("storage.store", "token_file", "oauth"),
     # Agents and their turns.
     ("context", "settle", "agent_library", "memory.actor_store", "memory.learning", "memory.room", "outside"),
     ("agents", "recovery", "memory.worker", "memory.lessons"),
@@ -82,16 +82,16 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("server.tools",),
     ("server.app",),
     ("http.problems",),
-    ("http.access", "http.callers", "http.forms", "http.openapi", "http.streams"),
+    ("http.access", "http.access_log", "http.callers", "http.identify", "http.forms", "http.openapi", "http.streams"),
     ("http.parts",),
     ("http.rest_agents", "http.rest_memories", "http.rest_sessions", "http.rest_turns"),
     ("http.app", "http.serving"),
     # The composition root.
     ("compose",),
     ("cli.terminal",),
-    ("cli.common",),
+    ("cli.common", "letting_in"),
     ("cli.completion", "cli.exports"),
-    ("cli.agents", "cli.http", "cli.install", "cli.memory", "cli.sessions", "cli.turns"),
+    ("cli.agents", "cli.http", "cli.install", "cli.memory", "cli.sessions", "cli.token", "cli.turns"),
     ("cli.__init__",),
     ("__main__",),
 )
@@ -101,7 +101,7 @@ DOORS = ("server.", "http.", "doctor")
 BELOW_NO_DOOR_GOES = {"arguments", "domain", "model_params", "errors", "events", "cursors", "following"}
 """What doors may import beside each other and the use cases: the words they speak in, and the view of a turn."""
 
-KNOWS_PATHS = ("storage.", "config", "cli", "demo", "agent_library", "compose", "hosts", "install")
+KNOWS_PATHS = ("storage.", "token_file", "config", "cli", "demo", "agent_library", "compose", "hosts", "install")
 """Who may import pathlib: the rooms that know a layout, and those that are given a place by the operator."""
 
 SPEAKS_MCP = ("server.", "http.", "demo", "install", "toolbox.server_link")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,15 @@ import pytest
 import pytest_asyncio
 
 from agent_mcp.domain import ActorId, AgentId, Caller, SessionId, TurnId
-from agent_mcp.errors import AgentMcpError, Forbidden, InvalidArgument, SessionExists, SessionNotFound, TurnNotFound
+from agent_mcp.errors import (
+    AgentMcpError,
+    Forbidden,
+    InvalidArgument,
+    RateLimited,
+    SessionExists,
+    SessionNotFound,
+    TurnNotFound,
+)
 from agent_mcp.following import Followed
 from agent_mcp.service import AgentDraft, Prompt, Service, stores as stores_module
 from conftest import call, connect, made
@@ -179,6 +188,25 @@ async def test_the_operator_decides_in_a_shell_for_the_subject_that_the_question
     assert "hello" in done.json["response"]
     listed = await shell(data_dir, "sessions", "list", "--subject", "alice", "--json")
     assert [session["session_id"] for session in listed.json] == [reply.session_id]
+
+
+async def test_more_turns_at_once_than_a_subject_may_have_are_refused(service: Service) -> None:
+    notes = SessionId("notes")
+    limited = replace(ALICE, max_turns=1)
+    await ask(service, limited, "My name is Alice", session_id=notes, agent_id="assistant")
+    lock = service.store(ALICE).session_lock(notes)
+    await lock.acquire()
+    try:
+        waiting = (await service.turns.ask(limited, Prompt(text="What's my name?", session_id=notes))).followed
+        with pytest.raises(RateLimited, match="1 turns of yours"):
+            await ask(service, limited, "Hello")
+        await ask(service, replace(BOB, max_turns=1), "Hello")
+    finally:
+        await lock.release()
+    async for _ in waiting.events(wait=60):
+        pass
+    assert "Alice" in waiting.reply().response
+    await ask(service, limited, "Hello")
 
 
 async def test_a_subject_that_has_nothing_is_named_and_not_made(service: Service, data_dir: Path) -> None:

@@ -17,10 +17,9 @@ from mcp.client import Client
 
 from agent_mcp.compose import build_service
 from agent_mcp.config import Settings
-from agent_mcp.http.access import listen, loopback_only, url_of
-from agent_mcp.http.app import build_app
-from agent_mcp.http.callers import Identify, nobody_authenticates
+from agent_mcp.http.access import listen, url_of
 from agent_mcp.http.serving import server_of
+from agent_mcp.letting_in import app_for, authenticates
 from contract_record import RecordingClient
 
 DEADLINE = 60.0
@@ -77,7 +76,6 @@ def serving(
     *,
     model: str = "offline",
     environ: Mapping[str, str] | None = None,
-    identify: Identify = nobody_authenticates,
     stateless: bool = False,
     **settings: Any,
 ) -> Generator[Web]:
@@ -90,8 +88,9 @@ def serving(
     servers: list[uvicorn.Server] = []
 
     async def run() -> None:
-        service = build_service(Settings.model_validate(chosen), dict(environ or {}))
-        app = build_app(service, identify=identify, allowed=loopback_only(), stateless=stateless)
+        validated = Settings.model_validate(chosen)
+        service = build_service(validated, dict(environ or {}), authenticated=authenticates(validated))
+        app = app_for(service, url=url, loopback=True, stateless=stateless)
         server = server_of(app, started=started.set)
         servers.append(server)
         task = asyncio.create_task(server.serve([listening]))

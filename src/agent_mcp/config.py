@@ -70,7 +70,29 @@ class Settings(BaseModel):
         default=("*",),
         description="Domains that web tools may reach, with what is below them, comma-separated; none = no web tools.",
     )
+    tokens: Path | None = Field(
+        default=None, description="A TOML file of bearer tokens for HTTP, edited by agent-mcp token."
+    )
+    oauth_issuer: str | None = Field(default=None, description="OAuth authorization server whose tokens are accepted.")
+    oauth_audience: str | None = Field(default=None, description="Whom those tokens must be for: their aud.")
+    public_url: str | None = Field(default=None, description="How the HTTP server is reached from outside.")
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(), description="Names that requests may have in Host, beside loopback and the public URL's."
+    )
+    allowed_origins: tuple[str, ...] = Field(
+        default=(), description="Origins whose pages may call the HTTP server: https://example.com, comma-separated."
+    )
+    trust_platform: bool = Field(
+        default=False, description="yes: something in front authenticates; other addresses are served without tokens."
+    )
+    subject_turns: int = Field(default=16, ge=1, description="Turns at once for each authenticated subject.")
+    subject_rate: int = Field(default=300, ge=1, description="Requests a minute for each authenticated subject.")
     fsync: bool = Field(default=True, description="on: a reply waits until it is safe on disk.")
+
+    @field_validator("tokens", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return Path(os.path.abspath(value.expanduser())) if value is not None else None
 
     @field_validator("agents_path", "files", mode="before")
     @classmethod
@@ -79,7 +101,16 @@ class Settings(BaseModel):
             return tuple(os.path.abspath(os.path.expanduser(p)) for p in value.split(os.pathsep) if p.strip())
         return value
 
-    @field_validator("tools", "allow_models", "allow_tools", "approve", "web_domains", mode="before")
+    @field_validator(
+        "tools",
+        "allowed_hosts",
+        "allowed_origins",
+        "allow_models",
+        "allow_tools",
+        "approve",
+        "web_domains",
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

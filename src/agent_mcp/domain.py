@@ -64,12 +64,14 @@ class Fact(BaseModel):
 class Caller:
     """Who calls: `subject` is authenticated and owns everything, `actor` is who it acts for where none is named.
 
-    `act_as` are the other actors it may act for, as patterns: an id, or a beginning and `*`. None = all.
+    `act_as` are the other actors it may act for, as patterns: an id, or a beginning and `*`. None = all. `max_turns`
+    is how many turns of the subject may be open at once; 0 = any number.
     """
 
     subject: str
     actor: ActorId = DEFAULT_ACTOR
     act_as: tuple[str, ...] | None = None
+    max_turns: int = 0
 
     @property
     def actors(self) -> tuple[str, ...] | None:

@@ -40,6 +40,28 @@ class TurnConflict(AgentMcpError):
     http_status = 422
 
 
+class Unauthorized(AgentMcpError):
+    """`challenge` is the value of the header `WWW-Authenticate`."""
+
+    code = "unauthorized"
+    http_status = 401
+
+    def __init__(self, message: str, *, challenge: str = "Bearer") -> None:
+        super().__init__(message)
+        self.challenge = challenge
+
+
+class RateLimited(AgentMcpError):
+    """`retry_after` are the seconds until another attempt is worth it."""
+
+    code = "rate_limited"
+    http_status = 429
+
+    def __init__(self, message: str, *, retry_after: int = 5) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class Forbidden(AgentMcpError):
     code = "forbidden"
     http_status = 403

@@ -18,8 +18,9 @@ from agent_mcp.turn_steps import Admitted
 class Turn:
     """A turn of this process. Its fields are changed on the agents' loop only."""
 
-    def __init__(self, turn_id: TurnId) -> None:
+    def __init__(self, turn_id: TurnId, subject: str) -> None:
         self.turn_id = turn_id
+        self.subject = subject
         self.admitted: Future[TurnRecord] = Future()
         self.ended: Future[TurnRecord] = Future()
         self.admission: Admitted | None = None

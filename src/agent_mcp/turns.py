@@ -78,7 +78,7 @@ class TurnEngine:
 
         Raises Repeated where this process has the turn already.
         """
-        turn = Turn(ask.turn_id)
+        turn = Turn(ask.turn_id, ask.subject)
         if self._turns.setdefault(ask.turn_id, turn) is not turn:
             raise Repeated(ask.turn_id)
         self._loop.call(lambda: self._start(turn, ask))
@@ -93,6 +93,10 @@ class TurnEngine:
         """A turn that this process runs or has queued."""
         turn = self._turns.get(turn_id)
         return Following(self._loop, turn) if turn is not None and turn.record is not None else None
+
+    def count(self, subject: str) -> int:
+        """How many turns of a subject this process runs or has queued."""
+        return sum(turn.subject == subject for turn in list(self._turns.values()))
 
     def is_running(self, store: Store, record: TurnRecord) -> bool:
         """Whether the turn is open and somebody will end it: this process, or another one that lives. Blocking."""

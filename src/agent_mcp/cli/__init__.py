@@ -20,6 +20,7 @@ from agent_mcp.cli.install import install
 from agent_mcp.cli.memory import memory
 from agent_mcp.cli.sessions import sessions
 from agent_mcp.cli.terminal import safe
+from agent_mcp.cli.token import token
 from agent_mcp.cli.turns import turns
 from agent_mcp.compose import build_service, warm_up
 from agent_mcp.domain import Reply, parse_actor_id, parse_agent_id, parse_session_id
@@ -189,6 +190,7 @@ cli.add_command(completion)
 cli.add_command(memory)
 cli.add_command(install)
 cli.add_command(sessions)
+cli.add_command(token)
 cli.add_command(turns)
 
 

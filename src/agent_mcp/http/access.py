@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
 
-from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_mcp.errors import Forbidden, InvalidArgument, TooLarge
@@ -56,30 +57,68 @@ def url_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def loopback_only() -> TransportSecuritySettings:
+@dataclass(frozen=True, kw_only=True)
+class Allowed:
+    """The hosts and origins that are answered; a port `*` is any port, `hosts` None any host."""
+
+    hosts: tuple[str, ...] | None
+    origins: tuple[str, ...]
+
+
+def allowed_by(
+    *, loopback: bool, public_url: str | None = None, hosts: Sequence[str] = (), origins: Sequence[str] = ()
+) -> Allowed:
+    """What a server answers to: loopback names, its public URL's, and those that the operator adds.
+
+    Where it can be reached from elsewhere and the operator names none, any host: callers authenticate there.
+    """
+    named = [*hosts]
+    pages = [*origins]
+    if public_url is not None:
+        parts = urlsplit(public_url)
+        named.append(parts.netloc)
+        pages.append(f"{parts.scheme}://{parts.netloc}")
+    local = [f"{host}{port}" for host in _LOOPBACK for port in ("", ":*")]
+    if not loopback and not named:
+        return Allowed(hosts=None, origins=tuple(pages))
+    return Allowed(hosts=(*local, *named), origins=(*(f"http://{host}" for host in local), *pages))
+
+
+def loopback_only() -> Allowed:
     """Requests that name this machine. What a page elsewhere has a browser send names the page's own host or origin."""
-    return TransportSecuritySettings(
-        allowed_hosts=[*_LOOPBACK, *(f"{host}:*" for host in _LOOPBACK)],
-        allowed_origins=[f"http://{host}{port}" for host in _LOOPBACK for port in ("", ":*")],
-    )
+    return allowed_by(loopback=True)
 
 
 class HostsAndOrigins:
     """Middleware that refuses what comes from elsewhere, or asks for another host: pages that a browser has open."""
 
-    def __init__(self, app: ASGIApp, allowed: TransportSecuritySettings) -> None:
+    def __init__(self, app: ASGIApp, allowed: Allowed) -> None:
         self._app = app
-        self._check = TransportSecurityMiddleware(allowed)
+        self._allowed = allowed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and await self._check.validate_request(Request(scope)) is not None:
+        if scope["type"] == "http" and not self._lets_in(Headers(scope=scope)):
             error = Forbidden(
                 "The request names a Host or an Origin that this server does not answer to: use the address that it "
-                "printed at its start. Nothing was changed."
+                "printed at its start, or have its operator name it in AGENT_MCP_ALLOWED_HOSTS or "
+                "AGENT_MCP_ALLOWED_ORIGINS. Nothing was changed."
             )
             await problem_response(error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+    def _lets_in(self, headers: Headers) -> bool:
+        host, origin = headers.get("host", ""), headers.get("origin")
+        hosts = self._allowed.hosts
+        return (hosts is None or _fits(host, hosts)) and (origin is None or _fits(origin, self._allowed.origins))
+
+
+def _fits(name: str, allowed: Sequence[str]) -> bool:
+    given = name.lower()
+    base, _, port = given.rpartition(":")
+    return any(
+        given == one.lower() or (one.endswith(":*") and port.isdigit() and base == one[:-2].lower()) for one in allowed
+    )
 
 
 class BodyLimit:

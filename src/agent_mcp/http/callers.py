@@ -16,7 +16,7 @@ Identify = Callable[[HTTPConnection], Awaitable[Caller]]
 """Finds the caller of a request, or raises the error that it is refused with."""
 
 _KEY = "agent_mcp.caller"
-_OPEN = {"/healthz", "/openapi.json"}
+_OPEN = ("/healthz", "/openapi.json", "/.well-known/oauth-protected-resource")
 """What anybody may see: it tells nothing about anyone."""
 
 
@@ -33,7 +33,7 @@ class Identified:
         self._identify = identify
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in _OPEN:
+        if scope["type"] == "http" and not scope["path"].startswith(_OPEN):
             try:
                 scope[_KEY] = await self._identify(HTTPConnection(scope))
             except AgentMcpError as error:

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from agent_mcp.arguments import explain
-from agent_mcp.errors import BY_CODE, AgentMcpError
+from agent_mcp.errors import BY_CODE, AgentMcpError, RateLimited, Unauthorized
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,7 @@ MEDIA_TYPE = "application/problem+json"
 TOO_LONG = "The request is longer than the server takes: shorten it, or ask in parts. Nothing was changed."
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 """Codes of what is refused before it comes to a use case."""
+_ALWAYS = ("invalid_argument", "unauthorized", "forbidden", "too_large", "rate_limited", "storage_error")
 
 
 class Problem(BaseModel):
@@ -38,7 +39,7 @@ class Problem(BaseModel):
 def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
     """The refusals of a route, for the OpenAPI document: those with these codes, and what every route can meet."""
     found: dict[int, list[str]] = {}
-    for code in (*codes, "invalid_argument", "forbidden", "too_large", "storage_error"):
+    for code in (*codes, *_ALWAYS):
         found.setdefault(BY_CODE[code].http_status, []).append(code)
     return {status: {"model": Problem, "description": ", ".join(names)} for status, names in sorted(found.items())}
 
@@ -50,7 +51,18 @@ def problem_of(error: AgentMcpError) -> Problem:
 
 def problem_response(error: AgentMcpError) -> Response:
     """The answer that an error gives."""
-    return _response(problem_of(error))
+    return _response(problem_of(error), headers_of(error))
+
+
+def headers_of(error: AgentMcpError) -> dict[str, str] | None:
+    """What an error says in headers."""
+    match error:
+        case Unauthorized():
+            return {"WWW-Authenticate": error.challenge}
+        case RateLimited():
+            return {"Retry-After": str(error.retry_after)}
+        case _:
+            return None
 
 
 def _problem(status: int, code: str, detail: str) -> Problem:

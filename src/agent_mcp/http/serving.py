@@ -44,6 +44,8 @@ class _Server(uvicorn.Server):
 
 def server_of(app: FastAPI, *, started: Callable[[], None]) -> uvicorn.Server:
     """A server for an application; `started` is called once it answers."""
+    # Its access log has the queries, in which people search; ours has not.
+    logging.getLogger("uvicorn.access").disabled = True
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -29,6 +29,7 @@ from agent_mcp.errors import (
     AgentNotFound,
     Forbidden,
     InvalidArgument,
+    RateLimited,
     TurnConflict,
     TurnNotFound,
 )
@@ -247,6 +248,11 @@ class TurnCases:
     async def _begin(
         self, caller: Caller, prompt: Prompt, turn_id: TurnId, terms: Delegation | None = None
     ) -> Following:
+        if terms is None and 0 < caller.max_turns <= self._engine.count(caller.subject):
+            raise RateLimited(
+                f"{caller.max_turns} turns of yours are open, which is as many as may be at once, and nothing was "
+                "asked: wait for one of them with get_reply, or cancel it with cancel_turn."
+            )
         ask = Ask(
             turn_id=turn_id,
             subject=caller.subject,

@@ -21,7 +21,7 @@ from agent_mcp.storage.catalog import Catalog, Change
 from agent_mcp.storage.failures import storage_errors
 from agent_mcp.storage.history import History
 from agent_mcp.storage.layout import Layout
-from agent_mcp.storage.locks import ProcessLock, is_free, session_lock
+from agent_mcp.storage.locks import ProcessLock, session_lock
 from agent_mcp.storage.repair import Repair, Repairer
 from agent_mcp.storage.searching import Hit, Listed, Position
 from agent_mcp.storage.session_files import SessionFiles
@@ -261,7 +261,7 @@ class Store:
 
     def lives(self, process: str) -> bool:
         """Whether a process that works on this directory is there."""
-        return process == self.process or not is_free(self._layout.process_lock(process))
+        return process == self.process or self._process.lives(process)
 
     def secret_key(self) -> bytes:
         """32 random bytes, the same for every server on this directory; raises StorageFailed."""

@@ -1,0 +1,58 @@
+"""`agent-mcp token`: who may call over HTTP."""
+
+from __future__ import annotations
+
+import click
+
+from agent_mcp.cli.common import command, json_option, print_json, settings_of
+from agent_mcp.cli.terminal import print_table
+from agent_mcp.errors import InvalidArgument
+from agent_mcp.token_file import SCOPES, TokenFile
+
+
+@click.group()
+def token() -> None:
+    """Add, list and revoke the tokens of AGENT_MCP_TOKENS. A running server sees each change at its next request."""
+
+
+@command(token)
+@click.argument("subject")
+@click.option("--name", help="What to call the token.  [default: the subject]")
+@click.option("--act-as", multiple=True, metavar="PATTERN", help="Actors it may act for: an id, or a beginning and *")
+@click.option("--scope", multiple=True, type=click.Choice(SCOPES), help="What else it may see.")
+def add(
+    context: click.Context, subject: str, name: str | None, act_as: tuple[str, ...], scope: tuple[str, ...]
+) -> None:
+    """Add a token for SUBJECT and print it, this once: only its hash is kept."""
+    secret = _file(context).add(name=name or subject, subject=subject, act_as=act_as, scopes=scope)
+    click.echo(secret)
+    click.echo(f"This is the token {name or subject!r}. It is not shown again.", err=True)
+
+
+@command(token, "list")
+@json_option
+def list_tokens(context: click.Context, as_json: bool) -> None:
+    """List the tokens, by name."""
+    tokens = _file(context).read()
+    if as_json:
+        print_json([{k: v for k, v in token.model_dump(mode="json").items() if k != "sha256"} for token in tokens])
+    else:
+        print_table(
+            ("NAME", "SUBJECT", "ACTS FOR", "SCOPES"),
+            ((t.name, t.subject, " ".join(t.act_as), " ".join(t.scopes)) for t in tokens),
+        )
+
+
+@command(token)
+@click.argument("name")
+def revoke(context: click.Context, name: str) -> None:
+    """Revoke a token: the next request that brings it is refused."""
+    _file(context).revoke(name)
+    click.echo(f"{name} revoked")
+
+
+def _file(context: click.Context) -> TokenFile:
+    path = settings_of(context).tokens
+    if path is None:
+        raise InvalidArgument("AGENT_MCP_TOKENS is not set: give the token file with it, or with --tokens PATH.")
+    return TokenFile(path)
