@@ -47,7 +47,7 @@ class Token(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1, max_length=100)
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] = Field(exclude=True)
     subject: _Subject
     act_as: tuple[_Pattern, ...] = ()
     scopes: tuple[str, ...] = ()

@@ -35,10 +35,10 @@ def list_tokens(context: click.Context, as_json: bool) -> None:
     """List the tokens, by name."""
     tokens = _file(context).read()
     if as_json:
-        print_json([{k: v for k, v in token.model_dump(mode="json").items() if k != "sha256"} for token in tokens])
+        print_json(tokens)
     else:
         print_table(
-            ("NAME", "SUBJECT", "ACTS FOR", "SCOPES"),
+            ("name", "subject", "acts for", "scopes"),
             ((t.name, t.subject, " ".join(t.act_as), " ".join(t.scopes)) for t in tokens),
         )
 
