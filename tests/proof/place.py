@@ -5,7 +5,7 @@ import json
 import string
 import uuid
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -48,8 +48,11 @@ class Desk:
     async def open(self) -> int:
         """Opens it, and returns its port."""
 
-        def met(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def met(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self._waiting.put_nowait(writer)
+            with suppress(ConnectionError):
+                await reader.read()  # until it is let go, or its server is killed
+            writer.close()
 
         self._server = await asyncio.start_server(met, "127.0.0.1", 0)
         return int(self._server.sockets[0].getsockname()[1])
