@@ -41,9 +41,9 @@ def remembering(received: Received) -> Answer:
 
 
 def texts(received: Received) -> list[tuple[str, str]]:
-    """The role and the text of each message of a request; other content as the names of its kinds."""
+    """The role and the text of each message of a request; other content as the names of its kinds, marks for a cache left out."""
     return [
-        (m["role"], "".join(block.get("text", f"<{next(iter(block))}>") for block in m["content"]))
+        (m["role"], "".join(b.get("text", f"<{next(iter(b))}>") for b in m["content"] if "cachePoint" not in b))
         for m in received.messages
     ]
 

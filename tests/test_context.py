@@ -60,7 +60,10 @@ def chatting(*, usage: Callable[[Received], tuple[int, int] | None] = lambda _: 
 
 
 def texts(received: Received) -> list[str]:
-    return ["".join(b.get("text", f"<{next(iter(b))}>") for b in m["content"]) for m in received.messages]
+    return [
+        "".join(b.get("text", f"<{next(iter(b))}>") for b in m["content"] if "cachePoint" not in b)
+        for m in received.messages
+    ]
 
 
 def conversation_state(data_dir: Path, session_id: str) -> dict[str, Any]:
