@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from agent_mcp import demo as demo_session, doctor as examination
+from agent_mcp import doctor as examination
 from agent_mcp.cli.agents import agents
 from agent_mcp.cli.common import acting, foreseen, json_option, print_json, settings_of, use_service, with_settings
 from agent_mcp.cli.completion import agent_ids, completion, session_ids
@@ -165,6 +165,8 @@ async def _stream(service: Service, following: Followed, *, as_json: bool) -> Re
 @foreseen
 def demo(data_dir: Path | None) -> None:
     """Tell an agent a name, restart the server, and ask for the name: on the offline model, over MCP."""
+    from agent_mcp import demo as demo_session  # MCP's packages take most of a second to import
+
     if not asyncio.run(demo_session.run(data_dir, say=click.echo)):
         sys.exit(1)
 

@@ -7,13 +7,16 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from agent_mcp.cli.common import foreseen, given_settings, settings_of, use_service, with_settings
 from agent_mcp.hosts import HOSTS, Host, Machine
-from agent_mcp.install import Entry, add, build_entry, shake_hands, undo
 from agent_mcp.service import Service
+
+if TYPE_CHECKING:
+    from agent_mcp.install import Entry
 
 _CREDENTIALS = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY", "gemini": "GEMINI_API_KEY"}
 _NO_SECRETS = {"bedrock": ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION")}
@@ -39,6 +42,8 @@ def install(context: click.Context, host: str, name: str, with_env: tuple[str, .
     What else stands in the host's file is kept, and the file as it was stays beside it as a backup. The settings that
     are set here, as flags or in the environment, go along; sessions live 30 days unless --session-ttl says otherwise.
     """
+    from agent_mcp.install import add, shake_hands, undo  # MCP's packages take most of a second to import
+
     chosen = HOSTS[host]
     entry = _entry(context, with_env)
     path = chosen.file(Machine(platform=sys.platform, home=Path.home(), environ=os.environ))
@@ -63,6 +68,8 @@ def install(context: click.Context, host: str, name: str, with_env: tuple[str, .
 
 
 def _entry(context: click.Context, with_env: tuple[str, ...]) -> Entry:
+    from agent_mcp.install import build_entry
+
     settings = settings_of(context)
 
     async def choose(service: Service) -> str:
