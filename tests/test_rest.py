@@ -111,6 +111,9 @@ def test_what_is_not_known_is_refused_by_name(web: Web) -> None:
     assert_problem(web.get("/agents/assistant", verbose=1), 422, "invalid_argument", "'verbose'")
     assert_problem(web.get("/sessions/S-UPPER"), 422, "invalid_argument", "'s-upper'")
     assert_problem(web.get("/agents", limit=0), 422, "invalid_argument", "'limit'")
+    for wrong in ({"wait_seconds": "5"}, {"wait_seconds": True}, {"session_id": 5}):
+        answer = web.post("/agents/assistant/invoke", {"prompt": "Hello", **wrong})
+        assert_problem(answer, 422, "invalid_argument", f"{next(iter(wrong))!r}")
     assert_problem(web.get("/turns/t-1"), 422, "invalid_argument", "'t-1'")
 
 

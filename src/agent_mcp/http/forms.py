@@ -50,16 +50,33 @@ Budget = Annotated[int, Field(ge=0, description="Tokens that the whole session m
 Limit = Annotated[int, Field(ge=1, le=MAX_PAGE)]
 
 
+_Stop = Annotated[str, Field(min_length=1, max_length=100)]
+
+
 class Form(BaseModel):
-    """Arguments of one call. null means absent."""
+    """Arguments of one call in its body. null means absent; a number is no text and no truth value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Search(BaseModel):
+    """Arguments of one call in its query, where everything is text."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ModelForm(ModelParams):
+class ParamsForm(ModelParams, total=False):
+    """Parameters of a model."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # pyright: ignore[reportGeneralTypeIssues] its place
+
+    stop: Annotated[list[_Stop], Field(max_length=8)]
+
+
+class ModelForm(ParamsForm):
     """A model and its parameters in one object, as Strands' configurations have them."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")  # pyright: ignore[reportGeneralTypeIssues] pydantic's place for it
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # pyright: ignore[reportGeneralTypeIssues] its place
 
     model_id: Required[Annotated[str, Field(description='"provider:model_id", or a Bedrock model id')]]
 
@@ -71,7 +88,7 @@ class AgentChanges(Form):
     system_prompt: str | None = Field(default=None, description="Who the agent is and how it works")
     description: str | None = Field(default=None, description="What to use it for")
     model: str | None = Field(default=None, description='"provider:model_id"; default: the server\'s')
-    model_params: ModelParams | None = Field(default=None, description="Parameters of the model")
+    model_params: ParamsForm | None = Field(default=None, description="Parameters of the model")
     model_settings: ModelForm | None = Field(
         default=None, alias="model_config", description="In place of model and model_params"
     )
@@ -113,7 +130,7 @@ class AgentForm(ExampleForm):
     example: str | None = Field(default=None, description="Fills in what is not given from an example")
 
 
-class AgentQuery(Form):
+class AgentQuery(Search):
     """Which agents to list."""
 
     query: str | None = Field(default=None, description="Words in id, name or description")
@@ -148,6 +165,12 @@ class SessionForm(Form):
     )
 
 
+class SessionSearch(SessionForm):
+    """The same in a query, where everything is text."""
+
+    model_config = ConfigDict(strict=False)
+
+
 class SessionChanges(Form):
     """What is to be changed of a session."""
 
@@ -156,7 +179,7 @@ class SessionChanges(Form):
     token_budget: Budget | None = None
 
 
-class SessionQuery(Form):
+class SessionQuery(Search):
     """Which sessions to list."""
 
     agent_id: AgentKey | None = Field(default=None, description="Only with this agent")
@@ -169,7 +192,7 @@ class SessionQuery(Form):
     cursor: str | None = Field(default=None, description="next_cursor of the page before")
 
 
-class MessageQuery(Form):
+class MessageQuery(Search):
     """Which messages of a session to read."""
 
     limit: Limit = DEFAULT_PAGE
@@ -179,7 +202,7 @@ class MessageQuery(Form):
     )
 
 
-class TurnQuery(Form):
+class TurnQuery(Search):
     """How long to wait for a turn."""
 
     wait: Seconds = Field(default=0, description="Seconds to wait for the end of the turn")
@@ -200,7 +223,7 @@ class RememberForm(Form):
     actor_id: ActorKey | None = Field(default=None, description="Of whom; default: the caller's own")
 
 
-class ActorQuery(Form):
+class ActorQuery(Search):
     """Whose memory is meant."""
 
     actor_id: ActorKey | None = Field(default=None, description="Of whom; default: the caller's own")

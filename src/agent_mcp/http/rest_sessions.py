@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from agent_mcp.domain import SessionInfo
-from agent_mcp.http.forms import MessageQuery, SessionChanges, SessionForm, SessionKey, SessionQuery
+from agent_mcp.http.forms import MessageQuery, SessionChanges, SessionForm, SessionKey, SessionQuery, SessionSearch
 from agent_mcp.http.parts import API, TheCaller, TheService
 from agent_mcp.http.problems import problems
 from agent_mcp.service.session_cases import SessionPage, TranscriptPage
@@ -24,7 +24,7 @@ _FOUND = problems("session_not_found", "session_damaged")
     responses=problems("agent_not_found", "session_not_found", "session_exists", "actor_mismatch", "session_damaged"),
 )
 async def start_session(
-    query: Annotated[SessionForm, Query()], service: TheService, caller: TheCaller, form: SessionForm | None = None
+    query: Annotated[SessionSearch, Query()], service: TheService, caller: TheCaller, form: SessionForm | None = None
 ) -> SessionInfo:
     """Begin a session. Its arguments may stand in the query or in the body; where in both, the body's count."""
     given = query.model_dump(exclude_unset=True) | (form.model_dump(exclude_none=True) if form else {})
