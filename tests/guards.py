@@ -172,13 +172,6 @@ GUARDS = (
         "    store.save_turn(record, sync=False)\n    store.change_session(record.session_id, change, sync=False)\n",
         "test_durable.py::test_files_and_directories_are_synced_before_the_reply_is_written",
     ),
-    Guard(
-        "a turn that broke off behind its last message is kept",
-        "turn_steps.py",
-        '            if record.status == "completed":\n                return record\n',
-        "            pass\n",
-        "test_proof_faults.py::test_full_at_any_write_of_a_turn_what_was_there_is_kept_and_the_next_ask_works",
-    ),
     # Killed
     Guard(
         "settling before a turn",
