@@ -166,6 +166,7 @@ STATUSES = {
     "agent_not_found": 404,
     "session_not_found": 404,
     "turn_not_found": 404,
+    "memory_not_found": 404,
     "agent_exists": 409,
     "session_exists": 409,
     "agent_mismatch": 409,

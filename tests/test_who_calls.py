@@ -167,6 +167,17 @@ async def test_the_shell_edits_the_file_and_keeps_what_a_person_wrote(tmp_path: 
     assert "[invalid_argument]" in (await shell(tmp_path / "data", "token", "revoke", "alice", env=env)).err
 
 
+async def test_doctor_names_what_is_risky_about_who_is_let_in(tmp_path: Path) -> None:
+    file = TokenFile(tmp_path / "tokens.toml")
+    file.add(name="everybody", subject="somebody", act_as=["*"])
+    file.path.chmod(0o644)
+    env = {"AGENT_MCP_TOKENS": str(file.path), "AGENT_MCP_TRUST_PLATFORM": "yes"}
+    done = await shell(tmp_path / "data", "doctor", env=env)
+    assert done.code == 1
+    for risk in ("chmod 600", "'everybody' may act for every actor", "AGENT_MCP_TRUST_PLATFORM=yes"):
+        assert risk in done.out
+
+
 @pytest.fixture(scope="module")
 def issuer() -> Generator[Issuer]:
     with issuing() as issuer:
@@ -209,7 +220,7 @@ def test_a_token_that_is_not_right_in_every_point_is_refused(oauth: Web, issuer:
         "without an end": issuer.token("user", exp=None),
         "not yet valid": issuer.token("user", nbf=int(time.time()) + 600),
         "a symmetric algorithm": issuer.token("user", key="k" * 64, algorithm="HS256"),
-        "no signature": jwt.encode({"sub": "user"}, None, algorithm="none"),
+        "no signature": jwt.encode({"sub": "user"}, "", algorithm="none"),
         "no token": "abc.def.ghi",
     }
     for what, token in wrong.items():

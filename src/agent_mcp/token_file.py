@@ -118,7 +118,7 @@ class TokenFile:
         if unknown:
             raise InvalidArgument(f"There is no scope {unknown[0]!r}: there are {', '.join(SCOPES)}.")
         with self._edited(make=True) as document:
-            tables = cast("Any", document.setdefault("token", tomlkit.aot()))
+            tables = document.setdefault("token", tomlkit.aot())
             if any(table.get("name") == name for table in tables):
                 raise InvalidArgument(f"There is a token {name!r} already: revoke it first, or choose another --name.")
             table = tomlkit.table()
@@ -132,7 +132,7 @@ class TokenFile:
     def revoke(self, name: str) -> None:
         """Removes a token, which ends with the next request that brings it. Raises InvalidArgument, StorageFailed."""
         with self._edited(make=False) as document:
-            tables = cast("Any", document.get("token", []))
+            tables = cast("Any", document).get("token", [])
             index = next((i for i, table in enumerate(tables) if table.get("name") == name), None)
             if index is None:
                 names = ", ".join(str(table.get("name")) for table in tables) or "none"

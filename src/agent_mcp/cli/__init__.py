@@ -178,7 +178,10 @@ def demo(data_dir: Path | None) -> None:
 @foreseen
 def doctor(context: click.Context, as_json: bool) -> None:
     """Say what would be used and why, and what is wrong. Exits with 1 if something is broken."""
+    from agent_mcp.letting_in import risks  # Imported here: only HTTP needs a web framework.
+
     findings = use_service(context, lambda service: examination.examine(service, acting()))
+    findings += [examination.Finding(False, "who is let in", risk) for risk in risks(settings_of(context))]
     if as_json:
         print_json({"findings": [{"what": f.what, "ok": f.ok, "text": f.text} for f in findings]})
     for finding in [] if as_json else findings:
