@@ -12,6 +12,7 @@ from agent_mcp.compose import warm_up
 from agent_mcp.domain import *
 from agent_mcp.models import ModelRef, Models
 from agent_mcp.storage.store import Store
+from agent_mcp.storage.subjects import process_lock
 from agent_mcp.toolbox import Toolbox
 
 root = pathlib.Path(sys.argv[1])
@@ -26,7 +27,8 @@ warming.join()
 ENTRIES = {
     "the operator's tools": 'box = Toolbox(modules=["math"]); box.names(); assert "no function" in box.warnings[0]',
     "the first session": (
-        "store = Store(root, sync=False, default_ttl=0); store.open(); at = now(); store.create_session(SessionMeta("
+        "store = Store(root, LOCAL_SUBJECT, process=process_lock(root), sync=False, default_ttl=0); store.open(); "
+        "at = now(); store.create_session(SessionMeta("
         "session_id='a', agent_id='b', actor_id='c', created_at=at, last_active_at=at, ttl_seconds=0)); store.close()"
     ),
     "the offline model": 'Models(default="auto", environ={}).build(ModelRef("offline", "basic"))',

@@ -35,17 +35,6 @@ def check_address(settings: Settings, host: str, *, loopback: bool) -> None:
         )
 
 
-def risks(settings: Settings) -> list[str]:
-    """What is risky about how callers are let in over HTTP, for the operator. Blocking."""
-    found = TokenFile(settings.tokens).warnings() if settings.tokens is not None else []
-    if settings.trust_platform and not settings.allowed_hosts and settings.public_url is None:
-        found.append(
-            "AGENT_MCP_TRUST_PLATFORM=yes: whoever reaches the server is let in, as one subject. Let only what "
-            "authenticates reach it, and name its hosts in AGENT_MCP_ALLOWED_HOSTS"
-        )
-    return found
-
-
 def app_for(service: Service, *, url: str, loopback: bool, stateless: bool = False) -> FastAPI:
     """The application over a service, with its settings' rules for who is let in. `url` is how it is reached."""
     settings = service.settings

@@ -20,7 +20,7 @@ from agent_mcp.cli.install import install
 from agent_mcp.cli.memory import memory
 from agent_mcp.cli.sessions import sessions
 from agent_mcp.cli.terminal import safe
-from agent_mcp.cli.token import token
+from agent_mcp.cli.token import risks, token
 from agent_mcp.cli.turns import turns
 from agent_mcp.compose import build_service, warm_up
 from agent_mcp.domain import Reply, parse_actor_id, parse_agent_id, parse_session_id
@@ -178,8 +178,6 @@ def demo(data_dir: Path | None) -> None:
 @foreseen
 def doctor(context: click.Context, as_json: bool) -> None:
     """Say what would be used and why, and what is wrong. Exits with 1 if something is broken."""
-    from agent_mcp.letting_in import risks  # Imported here: only HTTP needs a web framework.
-
     findings = use_service(context, lambda service: examination.examine(service, acting()))
     findings += [examination.Finding(False, "who is let in", risk) for risk in risks(settings_of(context))]
     if as_json:

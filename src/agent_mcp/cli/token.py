@@ -6,6 +6,7 @@ import click
 
 from agent_mcp.cli.common import command, json_option, print_json, settings_of
 from agent_mcp.cli.terminal import print_table
+from agent_mcp.config import Settings
 from agent_mcp.errors import InvalidArgument
 from agent_mcp.token_file import SCOPES, TokenFile
 
@@ -16,17 +17,15 @@ def token() -> None:
 
 
 @command(token)
-@click.argument("subject")
+@click.argument("owner", metavar="SUBJECT")
 @click.option("--name", help="What to call the token.  [default: the subject]")
 @click.option("--act-as", multiple=True, metavar="PATTERN", help="Actors it may act for: an id, or a beginning and *")
 @click.option("--scope", multiple=True, type=click.Choice(SCOPES), help="What else it may see.")
-def add(
-    context: click.Context, subject: str, name: str | None, act_as: tuple[str, ...], scope: tuple[str, ...]
-) -> None:
+def add(context: click.Context, owner: str, name: str | None, act_as: tuple[str, ...], scope: tuple[str, ...]) -> None:
     """Add a token for SUBJECT and print it, this once: only its hash is kept."""
-    secret = _file(context).add(name=name or subject, subject=subject, act_as=act_as, scopes=scope)
+    secret = _file(context).add(name=name or owner, subject=owner, act_as=act_as, scopes=scope)
     click.echo(secret)
-    click.echo(f"This is the token {name or subject!r}. It is not shown again.", err=True)
+    click.echo(f"This is the token {name or owner!r}. It is not shown again.", err=True)
 
 
 @command(token, "list")
@@ -49,6 +48,17 @@ def revoke(context: click.Context, name: str) -> None:
     """Revoke a token: the next request that brings it is refused."""
     _file(context).revoke(name)
     click.echo(f"{name} revoked")
+
+
+def risks(settings: Settings) -> list[str]:
+    """What is risky about how callers are let in over HTTP, for the operator. Blocking."""
+    found = TokenFile(settings.tokens).warnings() if settings.tokens is not None else []
+    if settings.trust_platform and not settings.allowed_hosts and settings.public_url is None:
+        found.append(
+            "AGENT_MCP_TRUST_PLATFORM=yes: whoever reaches the server is let in, as one subject. Let only what "
+            "authenticates reach it, and name its hosts in AGENT_MCP_ALLOWED_HOSTS"
+        )
+    return found
 
 
 def _file(context: click.Context) -> TokenFile:
