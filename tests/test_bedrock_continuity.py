@@ -41,7 +41,7 @@ def remembering(received: Received) -> Answer:
 
 
 def texts(received: Received) -> list[tuple[str, str]]:
-    """The role and the text of each message of a request; other content by the names of its kinds, no marks for a cache."""
+    """The role and the text of each message; other content by the names of its kinds, without marks for a cache."""
     return [
         (m["role"], "".join(b.get("text", f"<{next(iter(b))}>") for b in m["content"] if "cachePoint" not in b))
         for m in received.messages
