@@ -95,7 +95,7 @@ def test_a_page_holds_no_script_no_request_and_no_dangerous_link() -> None:
 
 def test_the_policy_of_a_page_allows_its_own_style_and_nothing_else() -> None:
     page = Page(html_page(session(), said()))
-    (policy,) = [a["content"] for name, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    (policy,) = [a["content"] for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
     digest = base64.b64encode(hashlib.sha256(page.style.encode()).digest()).decode()
     assert policy == f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
