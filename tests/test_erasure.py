@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_mcp.domain import ActorId
+from agent_mcp.domain import LOCAL_SUBJECT, ActorId, Caller
 from conftest import call, connect
 from in_process import CALLER, running
 from life import files_of, order, shell
@@ -73,3 +73,31 @@ async def test_a_damaged_session_is_erased_where_a_turn_tells_whose_it_was_and_n
     assert second["session_id"] in done.err
     assert first["session_id"] not in done.err
     assert files_of(data, SECRETS[1]) == []
+
+
+async def test_what_a_repair_set_aside_is_erased_with_its_session(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    async with connect(data) as client:
+        told = await call(client, "ask_agent", prompt=f"The word is {SECRETS[1]}", actor_id="anna")
+        session = told["session_id"]
+        message = data / f"session_{session}" / "agents" / "agent_assistant" / "messages" / "message_0.json"
+        message.write_bytes(message.read_bytes()[:-20])
+        assert (await shell(data, "sessions", "repair", session)).code == 0
+        assert any(name.startswith("damaged/") for name in files_of(data, SECRETS[1]))
+        assert (await shell(data, "memory", "erase", "anna", "--everything", "--yes")).code == 0
+        assert files_of(data, SECRETS[1]) == []
+        assert not (data / "damaged" / session).exists()
+
+
+async def test_an_actor_of_one_subject_is_erased_and_one_of_the_same_name_of_another_is_not(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    anna = ActorId("anna")
+    async with running(data) as service:
+        for subject in (LOCAL_SUBJECT, "acme"):
+            await service.memories.remember(Caller(subject=subject), text=f"Likes {SECRETS[0]}", actor_id=anna)
+    assert len(files_of(data, SECRETS[0])) >= 2
+    assert (await shell(data, "memory", "erase", "anna", "--yes", "--subject", "acme")).code == 0
+    kept = files_of(data, SECRETS[0])
+    assert kept
+    assert not [name for name in kept if name.startswith("subjects/")]
+    assert SECRETS[0] in (await shell(data, "memory", "recall", SECRETS[0], "--actor", "anna")).out
