@@ -170,7 +170,7 @@ class AgentCoreServer:
     def _batch_create_memory_records(self, given: Json) -> Json:
         done: list[Json] = []
         for item in given["records"]:
-            record = self._add(item["namespaces"][0], item["content"]["text"], item.get("metadata", {}))
+            record = self.add(item["namespaces"][0], item["content"]["text"], item.get("metadata", {}))
             done.append(
                 {
                     "memoryRecordId": record.record_id,
@@ -230,7 +230,7 @@ class AgentCoreServer:
         for message in said if self.extracts else ():
             if message["role"] == "USER":
                 for fact in read_facts(message["content"]["text"]):
-                    self._add(f"/actors/{given['actorId']}/", fact.said, {})
+                    self.add(f"/actors/{given['actorId']}/", fact.said, {})
         return {"event": event}
 
     def _list_sessions(self, given: Json) -> Json:
@@ -262,13 +262,13 @@ class AgentCoreServer:
         }
         return {"memory": memory}
 
-    def _add(self, namespace: str, text: str, metadata: Json) -> Record:
+    def add(self, namespace: str, text: str, metadata: Json | None = None) -> Record:
         record = Record(
             record_id=f"mem-{uuid.uuid4()}",
             namespace=namespace,
             text=text,
             created=datetime.now(UTC),
-            metadata=metadata,
+            metadata=metadata or {},
             appeared=self.appears_at_once,
         )
         self.records[record.record_id] = record

@@ -161,6 +161,20 @@ async def test_erasing_an_actor_takes_records_events_and_what_is_queued(data_dir
         assert files_of(data_dir, "Zanzibar") == []
 
 
+async def test_erasing_goes_through_all_pages_of_what_is_kept_there(data_dir: Path, aws: AgentCoreServer) -> None:
+    async with connect(data_dir, env=aws.env) as client:
+        await call(client, "remember", text="Likes Zanzibar", actor_id="anna")
+        await call(client, "remember", text="Likes Marmalade", actor_id="bert")
+        await until(aws, "BatchCreateMemoryRecords", 2)
+        aws.wait_until(lambda: len(aws.texts()) == 2, DEADLINE)
+        [record] = [record for record in aws.records.values() if "Zanzibar" in record.text]
+        for number in range(130):
+            aws.add(record.namespace, f"Likes number {number}")
+        done = await shell(data_dir, "memory", "erase", "anna", "--yes", "--json", env=aws.env)
+        assert done.json["facts"] == 131
+        assert aws.texts() == ["Likes Marmalade"]
+
+
 async def test_setup_creates_a_memory_with_both_strategies_for_one_actor_at_a_time(
     data_dir: Path, aws: AgentCoreServer
 ) -> None:
