@@ -5,6 +5,7 @@ Most tests take the arguments from the published schemas, so that a new tool is 
 
 import base64
 import json
+import re
 import unicodedata
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
@@ -24,9 +25,15 @@ REQUIRED: dict[str, Any] = {
     "session_id": "nobodys",
     "agent_id": "nobody",
     "turn_id": f"t-{'0' * 32}",
+    "query": "anything",
+    "memory_id": f"m-{'0' * 32}",
 }
 """A value for each argument that some tool can't do without."""
-DECIDED_TOGETHER = {"get_reply", "cancel_turn"}
+DECIDED_TOGETHER = (
+    ("get_reply", "turn_id", "session_id"),
+    ("cancel_turn", "turn_id", "session_id"),
+    ("remember", "text", "memory_id"),
+)
 """Tools that need one of two arguments, which a schema can't say."""
 
 WRONG: list[Any] = [{"a": 1}, [[]], [None]]
@@ -225,12 +232,12 @@ async def test_an_unknown_id_of_the_servers_shape_never_begins_a_session(door: D
     assert made(door.data) == before
 
 
-async def test_neither_or_both_of_two_ids_is_refused(door: Door) -> None:
-    for tool in sorted(DECIDED_TOGETHER):
-        for given in ({}, {"turn_id": f"t-{'0' * 32}", "session_id": "nobodys"}):
+async def test_neither_or_both_of_two_arguments_is_refused(door: Door) -> None:
+    for tool, one, other in DECIDED_TOGETHER:
+        for given in ({}, {name: {**REQUIRED, "text": "A fact"}[name] for name in (one, other)}):
             text = await refused(door.client, tool, **given)
             assert_teaches(text, "invalid_argument")
-            assert "either turn_id or session_id" in text
+            assert re.search(rf"either {one}( \(.*?\))? or {other}", text), text
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\n\t ", "\u3000"])
