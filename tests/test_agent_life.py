@@ -48,6 +48,16 @@ async def test_each_field_can_be_changed_and_the_rest_stays(door: Door) -> None:
     assert (cleared["tools"], cleared["description"], cleared["system_prompt"]) == ([], "", "You paint walls.")
 
 
+async def test_memory_and_effort_can_be_set_to_all_that_there_is(door: Door) -> None:
+    agent_id = (await create(door, unique(door, "Chosen"), memory="off"))["agent_id"]
+    for memory in ("explicit", "auto", "off"):
+        changed = await call(door.client, "update_agent", agent_id=agent_id, memory=memory)
+        assert changed["memory"] == memory
+    for effort in ("low", "medium", "high"):
+        changed = await call(door.client, "update_agent", agent_id=agent_id, model_params={"reasoning_effort": effort})
+        assert changed["model_params"]["reasoning_effort"] == effort
+
+
 async def test_a_change_that_is_refused_leaves_the_agent_as_it_is(door: Door) -> None:
     agent = await create(door, unique(door, "steady"), tools=["calculator"])
     file = door.data / "agents" / f"{agent['agent_id']}.md"

@@ -219,7 +219,8 @@ def test_whatever_clients_time_and_kills_do_every_session_is_as_the_model_says()
     run_state_machine_as_test(
         Sessions,
         settings=settings(
-            max_examples=5,
+            max_examples=4,
+            derandomize=True,  # what fails once fails again
             stateful_step_count=14,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
