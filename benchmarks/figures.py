@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -53,6 +53,20 @@ async def median_ms_async(call: Callable[[], Awaitable[object]], *, times: int, 
         await call()
         durations.append(time.perf_counter() - began)
     return statistics.median(durations) * 1000
+
+
+async def medians_ms(
+    calls: Mapping[str, Callable[[], Awaitable[object]]], *, times: int, warm_up: int = 3
+) -> dict[str, float]:
+    """The same of several, called in turns, so that what goes on beside them meets all alike."""
+    durations: dict[str, list[float]] = {what: [] for what in calls}
+    for number in range(warm_up + times):
+        for what, call in calls.items():
+            began = time.perf_counter()
+            await call()
+            if number >= warm_up:
+                durations[what].append(time.perf_counter() - began)
+    return {what: statistics.median(of_one) * 1000 for what, of_one in durations.items()}
 
 
 def table(figures: Iterable[Figure]) -> str:

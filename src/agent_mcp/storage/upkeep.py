@@ -20,7 +20,7 @@ from agent_mcp.storage.turn_files import TurnFiles
 
 logger = logging.getLogger(__name__)
 
-LOOKED_AT = 200
+LOOKED_AT = 100
 """So many of the sessions that were active last are looked at with every list and search."""
 SWEEP_SECONDS = 2.0
 """Pause between two sweeps over all sessions, where there are few. A sweep uses at most 2 % of a processor."""
