@@ -84,6 +84,7 @@ CALLS: dict[tuple[str, str], dict[str, Any]] = {
     ("get", "/api/v1/memories/{memory_id}"): {},
     ("delete", "/api/v1/memories/{memory_id}"): {},
     ("get", "/healthz"): {},
+    ("get", "/metrics"): {},
 }
 """Options of a request, by method and path of the OpenAPI document."""
 

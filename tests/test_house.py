@@ -17,6 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("server.__init__", "storage.__init__", "http.__init__"),
     ("ids",),
     ("domain",),
+    ("tally",),
     ("config", "cursors", "turn_queue", "token_limit", "approvals", "sandboxes", "contained", "arguments"),
     ("models.names", "models.ollama_server", "models.clients", "models.failures"),
     ("models.guarded",),
@@ -84,7 +85,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("http.problems",),
     ("http.access", "http.access_log", "http.callers", "http.identify", "http.forms", "http.openapi", "http.streams"),
     ("http.parts",),
-    ("http.rest_agents", "http.rest_memories", "http.rest_sessions", "http.rest_turns"),
+    ("http.rest_agents", "http.rest_memories", "http.rest_sessions", "http.rest_turns", "http.metrics"),
     ("http.app", "http.serving"),
     # The composition root.
     ("compose",),

@@ -84,7 +84,8 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Generator[Team]:
     """A server for two subjects with a token each, where a third, the local one, has something too."""
     home = tmp_path_factory.mktemp("team")
     file = TokenFile(home / "tokens.toml")
-    tokens = [file.add(name=subject, subject=subject) for subject in ("alice", "bob")]
+    # With their scope, so that the metrics are walked too: what they say must be of nobody.
+    tokens = [file.add(name=subject, subject=subject, scopes=["metrics"]) for subject in ("alice", "bob")]
     with serving(home / "data") as web, Member(web, None) as nobody:
         local = settle_in(web, nobody, "Localia")
     with serving(home / "data", tokens=home / "tokens.toml") as web, ExitStack() as stack:

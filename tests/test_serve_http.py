@@ -1,13 +1,11 @@
 """`agent-mcp serve --http` as a process: its start, what it refuses to be, and its end on a signal."""
 
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -16,34 +14,9 @@ import pytest
 from bedrock_server import BedrockServer, Gate, say
 from conftest import server_environment
 from engine import bedrock_env, by_prompt
+from web import process
 
 DEADLINE = 60.0
-
-
-@contextmanager
-def process(
-    data: Path, *options: str, env: Mapping[str, str] | None = None, address: str = "127.0.0.1:0"
-) -> Generator[tuple["subprocess.Popen[str]", str]]:
-    """A server on a free port, once it has said where."""
-    server = subprocess.Popen(
-        [sys.executable, "-m", "agent_mcp", "serve", "--http", address, *options],
-        env=server_environment(data, env),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert server.stderr is not None
-        for line in server.stderr:  # the test's own deadline ends a wait for a line that does not come
-            if found := re.search(r"serves MCP at (http://\S+)/mcp", line):
-                break
-        else:
-            pytest.fail("the server ended before it said where it serves")
-        yield server, found[1]
-    finally:
-        server.kill()
-        server.communicate()
 
 
 def refused(data: Path, *options: str) -> str:

@@ -1,8 +1,11 @@
-"""An HTTP server in the test's own process, on a loop and a thread of its own: real sockets, shared by many tests."""
+"""HTTP servers: in the test's own process, on a loop and a thread of its own, for many tests; and as a process."""
 
 import asyncio
 import json
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping
@@ -20,6 +23,7 @@ from agent_mcp.config import Settings
 from agent_mcp.http.access import listen, url_of
 from agent_mcp.http.serving import server_of
 from agent_mcp.letting_in import app_for, authenticates
+from conftest import server_environment
 from contract_record import RecordingClient
 
 DEADLINE = 60.0
@@ -109,3 +113,29 @@ def serving(
         stop.set()
         thread.join(DEADLINE)
         assert not thread.is_alive()
+
+
+@contextmanager
+def process(
+    data: Path, *options: str, env: Mapping[str, str] | None = None, address: str = "127.0.0.1:0"
+) -> Generator[tuple["subprocess.Popen[str]", str]]:
+    """A server on a free port, once it has said where."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "agent_mcp", "serve", "--http", address, *options],
+        env=server_environment(data, env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stderr is not None
+        for line in server.stderr:  # the test's own deadline ends a wait for a line that does not come
+            if found := re.search(r"serves MCP at (http://\S+)/mcp", line):
+                break
+        else:
+            raise AssertionError("the server ended before it said where it serves")
+        yield server, found[1]
+    finally:
+        server.kill()
+        server.communicate()

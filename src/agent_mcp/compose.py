@@ -17,6 +17,7 @@ from agent_mcp.models import Models
 from agent_mcp.service import Service
 from agent_mcp.storage.agent_files import AgentDirectory
 from agent_mcp.storage.store import Store
+from agent_mcp.tally import Tally
 from agent_mcp.toolbox import Bench, Toolbox, reads_outside
 from agent_mcp.toolbox.internet import Internet
 from agent_mcp.turn_steps import Admitted
@@ -40,7 +41,14 @@ def build_service(
     `authenticated` says that its callers have shown who they are, so that defaults are those for strangers. `internet`
     is what web tools see instead of the real one.
     """
-    models = Models(default=settings.model, environ=environ, allowed=settings.allow_models, authenticated=authenticated)
+    tally = Tally()
+    models = Models(
+        default=settings.model,
+        environ=environ,
+        allowed=settings.allow_models,
+        authenticated=authenticated,
+        tally=tally,
+    )
     room = MemoryRoom(sync=settings.fsync, agentcore=settings.agentcore_memory_id)
     toolbox = Toolbox(
         modules=settings.tools,
@@ -105,9 +113,8 @@ def build_service(
             lessons.note(room.of(admitted.store, admitted.caller.subject), record)
             worker.start(admitted.store, admitted.caller.subject)
 
-    engine = TurnEngine(
-        build=build, ended=ended, limits=Limits(seconds=settings.turn_timeout, calls=settings.max_calls)
-    )
+    limits = Limits(seconds=settings.turn_timeout, calls=settings.max_calls)
+    engine = TurnEngine(build=build, ended=ended, limits=limits, tally=tally)
     worker = Worker(room=room, submit=engine.beside, do=do)
     directories = [AgentDirectory(path) for path in settings.agents_path]
     service = Service(
@@ -118,6 +125,7 @@ def build_service(
         room=room,
         worker=worker,
         directories=directories,
+        tally=tally,
     )
     return service
 

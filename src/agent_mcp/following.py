@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from typing import Any, Protocol, cast
 
 from agent_mcp.agent_loop import AgentLoop
 from agent_mcp.domain import Reply, ToolCall, TurnId, TurnRecord, reply_of
-from agent_mcp.errors import BY_CODE, TurnInterrupted
+from agent_mcp.errors import BY_CODE, AgentMcpError, TurnInterrupted
 from agent_mcp.events import Event, Mailbox, Retrying, StillWorking, TextWritten, ToolEnded, ToolStarted
 from agent_mcp.storage.store import Store
+from agent_mcp.tally import Tally
 from agent_mcp.turn_steps import Admitted
 
 
 class Turn:
     """A turn of this process. Its fields are changed on the agents' loop only."""
 
-    def __init__(self, turn_id: TurnId, subject: str) -> None:
+    def __init__(self, turn_id: TurnId, subject: str, tally: Tally) -> None:
         self.turn_id = turn_id
         self.subject = subject
+        self.is_running = False  # its time in its session has come
+        self.has_agent = False
+        self._tally = tally
+        self._since = time.monotonic()
         self.admitted: Future[TurnRecord] = Future()
         self.ended: Future[TurnRecord] = Future()
         self.admission: Admitted | None = None
@@ -53,7 +59,13 @@ class Turn:
     def leave(self, mailbox: Mailbox) -> None:
         self._followers.discard(mailbox)
 
-    def finish(self, result: TurnRecord | Exception) -> None:
+    def finish(self, result: TurnRecord | AgentMcpError) -> None:
+        if isinstance(result, AgentMcpError):
+            self._tally.refused(result.code)
+        else:
+            seconds = time.monotonic() - self._since
+            failure = result.failure.code if result.failure else None
+            self._tally.stopped(result.status, seconds=seconds, failure=failure)
         for future in (self.admitted, self.ended):
             if future.done():
                 continue

@@ -11,6 +11,7 @@ from agent_mcp.http.access import allowed_by
 from agent_mcp.http.app import build_app
 from agent_mcp.http.callers import Identify, nobody_authenticates
 from agent_mcp.http.identify import Authenticated, Identity, Verify, metadata_url_of
+from agent_mcp.http.metrics import Readers
 from agent_mcp.oauth import OAuthIssuer
 from agent_mcp.service import Service
 from agent_mcp.token_file import TokenFile
@@ -50,7 +51,12 @@ def app_for(service: Service, *, url: str, loopback: bool, stateless: bool = Fal
         resource = (f"{url.rstrip('/')}/mcp", settings.oauth_issuer)
         metadata_url = metadata_url_of(resource[0])
     identify = identify_by(settings, metadata_url=metadata_url)
-    return build_app(service, identify=identify, allowed=allowed, stateless=stateless, resource=resource)
+    readers = Readers(
+        identify=identify if authenticates(settings) else None, behind_proxy=settings.public_url is not None
+    )
+    return build_app(
+        service, identify=identify, allowed=allowed, readers=readers, stateless=stateless, resource=resource
+    )
 
 
 def identify_by(settings: Settings, *, metadata_url: str | None = None) -> Identify:

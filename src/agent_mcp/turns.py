@@ -19,6 +19,7 @@ from agent_mcp.recovery import recover, refuse_pending
 from agent_mcp.settle import INTERRUPTED
 from agent_mcp.storage.repair import Repair
 from agent_mcp.storage.store import Store
+from agent_mcp.tally import Tally
 from agent_mcp.turn_queue import Place, TurnQueues
 from agent_mcp.turn_steps import Admitted, Ask, Repeated, begin, end, end_unbegun, resume
 
@@ -65,10 +66,11 @@ class _OutOfTime(Exception):
 class TurnEngine:
     """Runs turns on a loop of its own: in a session one at a time and in order, sessions side by side."""
 
-    def __init__(self, *, build: Build, limits: Limits, ended: Ended) -> None:
+    def __init__(self, *, build: Build, limits: Limits, ended: Ended, tally: Tally) -> None:
         self._build = build
         self._ended = ended
         self._limits = limits
+        self._tally = tally
         self._loop = AgentLoop()
         self._queues = TurnQueues()
         self._turns: dict[TurnId, Turn] = {}
@@ -78,7 +80,7 @@ class TurnEngine:
 
         Raises Repeated where this process has the turn already.
         """
-        turn = Turn(ask.turn_id, ask.subject)
+        turn = Turn(ask.turn_id, ask.subject, self._tally)
         if self._turns.setdefault(ask.turn_id, turn) is not turn:
             raise Repeated(ask.turn_id)
         self._loop.call(lambda: self._start(turn, ask))
@@ -94,9 +96,9 @@ class TurnEngine:
         turn = self._turns.get(turn_id)
         return Following(self._loop, turn) if turn is not None and turn.record is not None else None
 
-    def count(self, subject: str) -> int:
-        """How many turns of a subject this process runs or has queued."""
-        return sum(turn.subject == subject for turn in list(self._turns.values()))
+    def turns(self) -> list[Turn]:
+        """The turns that this process runs or has queued."""
+        return list(self._turns.values())
 
     def is_running(self, store: Store, record: TurnRecord) -> bool:
         """Whether the turn is open and somebody will end it: this process, or another one that lives. Blocking."""
@@ -177,7 +179,7 @@ class TurnEngine:
         self._loop.submit(self._run(turn, ask, place))
 
     async def _run(self, turn: Turn, ask: Ask, place: Place | None) -> None:
-        result: TurnRecord | Exception
+        result: TurnRecord | AgentMcpError
         try:
             try:
                 admitted = await self._loop.in_thread(ask.admit)
@@ -225,6 +227,7 @@ class TurnEngine:
 
     async def _locked(self, turn: Turn, admitted: Admitted) -> TurnRecord:
         """The turn itself, from settling what was left to settling what it left."""
+        turn.is_running = True
         record = await self._loop.in_thread(begin if admitted.response is None else resume, admitted)
         turn.record = record
         if record.is_pending:
@@ -233,6 +236,7 @@ class TurnEngine:
         agent: SessionAgent | None = None
         try:
             agent = await self._loop.in_thread(self._build, admitted)
+            turn.has_agent = True
             work = self._stream(turn, agent.agent, record)
             seconds = max(1.0, self._limits.seconds - record.worked_seconds)
             result = await self._interruptible(turn, work, seconds=seconds)

@@ -39,6 +39,11 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def is_named_loopback(host: str) -> bool:
+    """Whether a Host header names this machine."""
+    return _fits(host, _local_names())
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens on an address, port 0 meaning any that is free; raises InvalidArgument."""
     try:
@@ -78,10 +83,14 @@ def allowed_by(
         parts = urlsplit(public_url)
         named.append(parts.netloc)
         pages.append(f"{parts.scheme}://{parts.netloc}")
-    local = [f"{host}{port}" for host in _LOOPBACK for port in ("", ":*")]
+    local = _local_names()
     if not loopback and not named:
         return Allowed(hosts=None, origins=tuple(pages))
     return Allowed(hosts=(*local, *named), origins=(*(f"http://{host}" for host in local), *pages))
+
+
+def _local_names() -> list[str]:
+    return [f"{host}{port}" for host in _LOOPBACK for port in ("", ":*")]
 
 
 def loopback_only() -> Allowed:

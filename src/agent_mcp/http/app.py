@@ -24,6 +24,7 @@ from agent_mcp.http import problems, rest_agents, rest_memories, rest_sessions, 
 from agent_mcp.http.access import LONGEST_REQUEST, Allowed, BodyLimit, HostsAndOrigins
 from agent_mcp.http.access_log import AccessLog
 from agent_mcp.http.callers import Identified, Identify, caller_of
+from agent_mcp.http.metrics import Readers, metrics_router
 from agent_mcp.http.openapi import DescribedApi
 from agent_mcp.http.parts import known_query
 from agent_mcp.server.app import build_server
@@ -40,14 +41,15 @@ def build_app(
     *,
     identify: Identify,
     allowed: Allowed,
+    readers: Readers,
     stateless: bool = False,
     resource: tuple[str, str] | None = None,
 ) -> FastAPI:
     """Everything that is served over HTTP.
 
-    `identify` finds the caller of a request, `allowed` names the hosts and origins that are answered. With `stateless`
-    MCP keeps no connections, for platforms that spread requests over many servers. `resource` are the URL of the MCP
-    door and the issuer of its tokens, for clients that look for them (RFC 9728).
+    `identify` finds the caller of a request, `allowed` names the hosts and origins that are answered, `readers` who is
+    shown the metrics. With `stateless` MCP keeps no connections, for platforms that spread requests over many servers.
+    `resource` are the URL of the MCP door and the issuer of its tokens, for clients that look for them (RFC 9728).
     """
     server = build_server(service, caller_of=_mcp_caller)
     connections = StreamableHTTPSessionManager(
@@ -71,6 +73,8 @@ def build_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        # Its own traces have queries in them, in which people search.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         middleware=[
             Middleware(AccessLog),
             Middleware(HostsAndOrigins, allowed=allowed),
@@ -100,6 +104,7 @@ def build_app(
         app.router.routes.extend(routes)
     for router in ROUTERS:
         app.include_router(router, dependencies=[Depends(known_query)])
+    app.include_router(metrics_router(service, readers), dependencies=[Depends(known_query)])
 
     @app.get("/healthz", tags=["operation"])
     async def health() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction] the route holds it

@@ -16,6 +16,8 @@ Identify = Callable[[HTTPConnection], Awaitable[Caller]]
 """Finds the caller of a request, or raises the error that it is refused with."""
 
 _KEY = "agent_mcp.caller"
+METRICS_PATH = "/metrics"
+"""Has its own rule for who is let in."""
 _OPEN = ("/healthz", "/openapi.json", "/.well-known/oauth-protected-resource")
 """What anybody may see: it tells nothing about anyone."""
 
@@ -33,13 +35,17 @@ class Identified:
         self._identify = identify
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not scope["path"].startswith(_OPEN):
+        if scope["type"] == "http" and not _looks_after_itself(scope["path"]):
             try:
                 scope[_KEY] = await self._identify(HTTPConnection(scope))
             except AgentMcpError as error:
                 await problem_response(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def _looks_after_itself(path: str) -> bool:
+    return path == METRICS_PATH or path.startswith(_OPEN)
 
 
 async def caller_of(connection: HTTPConnection) -> Caller:

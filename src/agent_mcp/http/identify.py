@@ -16,8 +16,6 @@ from starlette.requests import HTTPConnection
 from agent_mcp.domain import Caller
 from agent_mcp.errors import RateLimited, Unauthorized
 
-METRICS = "metrics"
-METRICS_PATH = "/metrics"
 _MAX_SUBJECTS = 10_000
 
 

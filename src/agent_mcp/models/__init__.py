@@ -14,6 +14,7 @@ from agent_mcp.models.choice import Choice, automatic, ready
 from agent_mcp.models.clients import Clients
 from agent_mcp.models.names import AUTO, ModelRef, is_covered, parse_model
 from agent_mcp.models.providers import survey
+from agent_mcp.tally import Tally
 
 if TYPE_CHECKING:
     from strands.models.model import Model
@@ -35,11 +36,13 @@ class Models:
         environ: Mapping[str, str],
         allowed: Sequence[str] = (),
         authenticated: bool = False,
+        tally: Tally | None = None,
     ) -> None:
         self._default = default
         self._environ = environ
         self._allowed = tuple(allowed) or (() if authenticated else ("*",))
         self._clients = Clients()
+        self._tally = tally or Tally()
         self._built: dict[tuple[ModelRef, str], Model] = {}
         self._lock = threading.Lock()
 
@@ -86,7 +89,13 @@ class Models:
         key = (ref, json.dumps(given, sort_keys=True))
         with self._lock:
             if key not in self._built:
-                order = Order(model_id=ref.model_id, params=given, environ=self._environ, clients=self._clients)
+                order = Order(
+                    model_id=ref.model_id,
+                    params=given,
+                    environ=self._environ,
+                    clients=self._clients,
+                    tally=self._tally,
+                )
                 self._built[key] = build(ref.provider, order)
             return self._built[key]
 

@@ -12,6 +12,7 @@ from agent_mcp.model_params import ModelParams
 from agent_mcp.models.clients import STREAMS, Clients
 from agent_mcp.models.ollama_server import base_url
 from agent_mcp.models.providers import PROVIDERS, llamacpp_url
+from agent_mcp.tally import Tally
 
 if TYPE_CHECKING:
     from strands.models.model import Model
@@ -26,12 +27,13 @@ _GEMINI_2_THOUGHTS = {"low": 1_024, "medium": 8_192, "high": 24_576}
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What is to be built. `params` are the caller's, everything in `environ` the operator's."""
+    """What is to be built. `params` are the caller's, everything in `environ` the operator's; `tally` counts tokens."""
 
     model_id: str
     params: ModelParams
     environ: Mapping[str, str]
     clients: Clients
+    tally: Tally
 
     def key(self, provider: str) -> str | None:
         name = PROVIDERS[provider].key(self.environ)
@@ -45,7 +47,8 @@ def build(provider: str, order: Order) -> Model:
     from agent_mcp.models.guarded import GuardedModel
 
     secrets = {value for name, value in order.environ.items() if name.endswith(_SECRET_ENDS)}
-    return GuardedModel(_BUILDERS[provider](order), name=f"{provider}:{order.model_id}", secrets=secrets)
+    name = f"{provider}:{order.model_id}"
+    return GuardedModel(_BUILDERS[provider](order), name=name, secrets=secrets, tally=order.tally)
 
 
 def _bedrock(order: Order) -> Model:

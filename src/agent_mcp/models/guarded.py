@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 from strands import ModelRetryStrategy
 from strands.models.model import Model
 from strands.types.content import Messages
+from strands.types.event_loop import Usage
 from strands.types.exceptions import ContextWindowOverflowException, ModelThrottledException
 from strands.types.streaming import StreamEvent
 
 from agent_mcp.errors import AgentMcpError, ModelFailed
 from agent_mcp.models.failures import AGAIN, Kind, kind_of, reason_of
+from agent_mcp.tally import Tally
 
 logger = logging.getLogger(__name__)
 
@@ -44,16 +46,18 @@ class Patience(ModelRetryStrategy):
 
 
 class GuardedModel(Model):
-    """`inner` with its failures told in our words, under the model's `name`. `secrets` never stand in them.
+    """`inner` with its failures told in our words, under the model's `name`. `secrets` never stand in them. What it
+    cost is counted, whatever the call was for.
 
     Nothing of an answer is kept, and no tool is run, before it is whole. So a throttled call is made again even where
     it wrote something already. A lost connection is so only before the first word: what came later is the caller's to
     see, and is kept.
     """
 
-    def __init__(self, inner: Model, *, name: str, secrets: Collection[str]) -> None:
+    def __init__(self, inner: Model, *, name: str, secrets: Collection[str], tally: Tally) -> None:
         self.inner = inner
         self._name = name
+        self._tally = tally
         self._secrets = frozenset(secrets)
 
     @property
@@ -80,10 +84,13 @@ class GuardedModel(Model):
     async def stream(self, messages: Messages, *args: Any, **kwargs: Any) -> AsyncGenerator[StreamEvent, None]:  # pyright: ignore[reportIncompatibleMethodOverride] passed on as it comes
         cancelled: threading.Event | None = kwargs.get("cancel_signal")
         started = whole = False
+        usage: Usage | None = None
         try:
             async for event in self.inner.stream(messages, *args, **kwargs):
                 started = started or "contentBlockDelta" in event
                 whole = whole or "messageStop" in event
+                if "metadata" in event:
+                    usage = event["metadata"].get("usage")
                 yield event
             if not whole and not (cancelled and cancelled.is_set()):
                 raise BrokenOff("it ended without its end")
@@ -91,6 +98,9 @@ class GuardedModel(Model):
             raise
         except Exception as error:
             raise self._told(error, messages, started=started) from error
+        finally:
+            if usage is not None:
+                self._tally.spent(self._name, read=usage["inputTokens"], written=usage["outputTokens"])
 
     def _told(self, error: Exception, messages: Messages, *, started: bool) -> Exception:
         """The error in our words: one to be raised to Strands, which retries some."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import anyio.to_thread
 
@@ -23,10 +24,21 @@ from agent_mcp.service.suggestions import SuggestionCases
 from agent_mcp.service.turn_cases import TurnCases
 from agent_mcp.storage.agent_files import AgentDirectory
 from agent_mcp.storage.store import Store
+from agent_mcp.tally import Tally
 from agent_mcp.toolbox import Toolbox
 from agent_mcp.turns import TurnEngine
 
 __all__ = ["AgentDraft", "Prompt", "Service"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gauges:
+    """Turns that wait for their time and that run, agents that are held for them, and stores that are open."""
+
+    waiting: int
+    running: int
+    agents: int
+    stores: int
 
 
 class Service:
@@ -41,6 +53,7 @@ class Service:
         engine: TurnEngine,
         room: MemoryRoom,
         worker: Worker,
+        tally: Tally,
         directories: Sequence[AgentDirectory] = (),
     ) -> None:
         self.settings = settings
@@ -49,6 +62,7 @@ class Service:
         self._engine = engine
         self._room = room
         self._worker = worker
+        self.tally = tally
         self._stores = Stores(settings, opened=worker.opened)
         self.agents = AgentCases(stores=self._stores, models=models, toolbox=toolbox, directories=directories)
         self.memories = MemoryCases(stores=self._stores, room=room, worker=worker)
@@ -84,6 +98,17 @@ class Service:
             raise InvalidArgument(
                 f"Nothing is kept of the subject {caller.subject[:200]!r} in this directory: {known}."
             )
+
+    def gauges(self) -> Gauges:
+        """How much of everything there is in this process now."""
+        turns = self._engine.turns()
+        running = sum(turn.is_running for turn in turns)
+        return Gauges(
+            waiting=len(turns) - running,
+            running=running,
+            agents=sum(turn.has_agent for turn in turns),
+            stores=self._stores.count(),
+        )
 
     async def drain(self, *, grace: float) -> None:
         """Ends open turns: within `grace` seconds by themselves, then cancelled and closed."""

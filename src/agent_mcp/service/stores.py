@@ -68,6 +68,10 @@ class Stores:
         """The authenticated subjects of which something is kept. Blocking; raises StorageFailed."""
         return list_subjects(self._settings.data_dir)
 
+    def count(self) -> int:
+        """How many stores are open, one for each subject that was seen lately."""
+        return len(self._stores)
+
     def close(self) -> None:
         with self._lock:  # One may just be opened, by a client that came and went.
             for store in self._stores.values():

@@ -248,7 +248,8 @@ class TurnCases:
     async def _begin(
         self, caller: Caller, prompt: Prompt, turn_id: TurnId, terms: Delegation | None = None
     ) -> Following:
-        if terms is None and 0 < caller.max_turns <= self._engine.count(caller.subject):
+        theirs = sum(turn.subject == caller.subject for turn in self._engine.turns())
+        if terms is None and 0 < caller.max_turns <= theirs:
             raise RateLimited(
                 f"{caller.max_turns} turns of yours are open, which is as many as may be at once, and nothing was "
                 "asked: wait for one of them with get_reply, or cancel it with cancel_turn."
