@@ -99,6 +99,14 @@ async def test_a_catalog_damaged_while_the_server_runs_is_made_again(data_dir: P
         await check(service, {oldest: word} | sessions)
 
 
+async def test_the_models_own_search_finds_what_was_said_before_the_catalog_was_lost(data_dir: Path) -> None:
+    async with running(data_dir) as service:
+        session = (await ask(service, "The parcel with the violet marmalade came on Tuesday")).session_id
+        delete(data_dir)
+        reply = await ask(service, 'use the tool search_session with {"query": "parcel"}', session)
+    assert "violet marmalade" in reply.response
+
+
 async def test_two_servers_see_each_others_sessions_also_after_one_has_made_the_catalog_again(data_dir: Path) -> None:
     async with running(data_dir) as one, running(data_dir) as other:
         first = (await ask(one, "marmalade")).session_id

@@ -1,5 +1,6 @@
 """The catalog: an SQLite index over sessions, turns and everything said. A copy; delete it and it is made again."""
 
+import secrets
 import sqlite3
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -15,8 +16,9 @@ LIST_CHANGED = "list"
 """The `uri` of a change that says: a session came or went."""
 ANYTHING_CHANGED = "*"
 """The `uri` of a change that says: what was written before it is not known any more, so anything may have changed."""
-_VERSION = 4
+_VERSION = 5
 _CHANGES_KEPT = 1000
+_MADE = "made"
 _TITLE = -1  # the `index` of the title and the id among what is searched
 _SCHEMA = """
 CREATE TABLE sessions (
@@ -94,6 +96,10 @@ class Catalog:
         """What was noted in this index; None in one that was made anew since."""
         rows = self._rows("SELECT value FROM noted WHERE what = ?", (what,))
         return str(rows[0][0]) if rows else None
+
+    def made(self) -> str:
+        """Another value in each index that is made anew: what was looked up between two equal ones is of one index."""
+        return self.noted(_MADE) or ""
 
     def note(self, what: str, value: str) -> None:
         self._file.write(lambda db: db.execute("INSERT OR REPLACE INTO noted VALUES (?, ?)", (what, value)))
@@ -260,6 +266,7 @@ def _ms(at: datetime) -> int:
 def _create(db: sqlite3.Connection) -> None:
     for statement in filter(str.strip, _SCHEMA.split(";")):
         db.execute(statement)
+    db.execute("INSERT INTO noted VALUES (?, ?)", (_MADE, secrets.token_hex(8)))
     # By the clock, so that numbers go on rising when the index is made anew.
     db.execute("INSERT INTO changes VALUES (?, ?)", (clock_number(), ANYTHING_CHANGED))
 

@@ -55,9 +55,9 @@ class _Side:
 class IndexFile:
     """An SQLite database with a schema of a version. Blocking, and safe to use from several threads and processes.
 
-    A file that is missing, replaced, of another version or damaged is noticed at the next use and made anew, empty.
-    Whoever fills it must write in the file itself how far that is done. Reads and writes have a connection each, so
-    that who reads does not wait for who writes.
+    A file that is missing, replaced, copied, of another version or damaged is noticed at the next use and made anew,
+    empty. Whoever fills it must write in the file itself how far that is done. Reads and writes have a connection
+    each, so that who reads does not wait for who writes.
     """
 
     def __init__(self, path: Path, *, lock: Path, version: int, create: Use[None]) -> None:
@@ -136,13 +136,20 @@ class IndexFile:
             if not self._path.exists():
                 self._remove_journal()  # SQLite would take what is left of another file for this one's
             side.connection, side.inode = self._connected()
-            if side.connection.execute("PRAGMA user_version").fetchone()[0] != self._version:
+            if not self._is_ours(side):
                 side.disconnect()
                 self._remove_journal()
                 self._path.unlink()
                 side.connection, side.inode = self._connected()
-                _transaction(side.connection, "BEGIN IMMEDIATE", self._fresh)
+                mark = _mark(side.inode)
+                _transaction(side.connection, "BEGIN IMMEDIATE", lambda db: self._fresh(db, mark))
         return side.connection
+
+    def _is_ours(self, side: _Side) -> bool:
+        """Whether it was made here and in this version: not a copy, which may be old, with the journal of another."""
+        assert side.connection is not None
+        marks = [side.connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "application_id")]
+        return marks == [self._version, _mark(side.inode)]
 
     def _connected(self) -> tuple[sqlite3.Connection, int]:
         db = sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)
@@ -158,8 +165,9 @@ class IndexFile:
             raise
         return db, inode
 
-    def _fresh(self, db: sqlite3.Connection) -> None:
+    def _fresh(self, db: sqlite3.Connection, mark: int) -> None:
         self._create(db)
+        db.execute(f"PRAGMA application_id = {mark}")
         db.execute(f"PRAGMA user_version = {self._version}")
 
     def _remove(self, inode: int) -> None:
@@ -172,6 +180,11 @@ class IndexFile:
     def _remove_journal(self) -> None:
         for suffix in ("-wal", "-shm"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+
+
+def _mark(inode: int) -> int:
+    """What a file carries of its own inode: the number that SQLite keeps for an application has 32 bits, signed."""
+    return inode % (1 << 31)
 
 
 def clock_number() -> int:

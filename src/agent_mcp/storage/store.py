@@ -14,7 +14,7 @@ from typing import Literal
 from filelock import AsyncFileLock
 
 from agent_mcp.domain import LOCAL_SUBJECT, ActorId, AgentId, Caller, SessionId, SessionMeta, TurnId, TurnRecord
-from agent_mcp.errors import SessionDamaged, SessionNotFound
+from agent_mcp.errors import SessionDamaged, SessionNotFound, StorageFailed
 from agent_mcp.storage import durable
 from agent_mcp.storage.agent_files import AgentFiles
 from agent_mcp.storage.catalog import Catalog, Change
@@ -297,29 +297,41 @@ class Store:
         Without `exact` the files of what is listed are not looked at: for those who look themselves.
         """
         with storage_errors(self.root):
-            self._upkeep.before_list() if query is None else self._upkeep.before_search()
-            rows: list[Listed] = []
-            for _ in range(_LOOKS):
-                rows = self._catalog.list_sessions(
-                    now=now,
-                    limit=limit,
-                    agent_id=agent_id,
-                    actor_id=actor_id,
-                    actors=self._caller.actors if self._caller is not None else None,
-                    status=status,
-                    query=query,
-                    after=after,
+            return self._upkeep.of_one_index(
+                lambda: self._listed(
+                    exact=exact,
+                    searched=query is not None,
+                    look=lambda: self._catalog.list_sessions(
+                        now=now,
+                        limit=limit,
+                        agent_id=agent_id,
+                        actor_id=actor_id,
+                        actors=self._caller.actors if self._caller is not None else None,
+                        status=status,
+                        query=query,
+                        after=after,
+                    ),
                 )
-                # What is shown must be so; what others changed may put it into another place.
-                changed = [row for row in rows if exact and self._upkeep.refresh_readable(row.session_id)]
-                if not changed:
-                    break
-            return rows
+            )
+
+    def _listed(self, *, exact: bool, searched: bool, look: Callable[[], list[Listed]]) -> list[Listed]:
+        self._upkeep.before_search() if searched else self._upkeep.before_list()
+        rows: list[Listed] = []
+        for _ in range(_LOOKS):
+            rows = look()
+            # What is shown must be so; what others changed may put it into another place.
+            if not [row for row in rows if exact and self._upkeep.refresh_readable(row.session_id)]:
+                break
+        return rows
 
     def search(self, session_id: SessionId, query: str, *, limit: int) -> list[Hit]:
         """What was said in one session that fits `query`; raises StorageFailed."""
         with storage_errors(self.root):
-            return self._catalog.search(session_id, query, limit=limit)
+            return self._upkeep.of_one_index(lambda: self._found(session_id, query, limit))
+
+    def _found(self, session_id: SessionId, query: str, limit: int) -> list[Hit]:
+        self._upkeep.before_search_in(session_id)
+        return self._catalog.search(session_id, query, limit=limit)
 
     def announce(self, uri: str) -> None:
         """Tells all processes of a change that the index does not hold, such as that of an agent."""
@@ -352,12 +364,15 @@ class Store:
     def _turn_ids(self, session_id: SessionId, *, only_open: bool = False) -> list[TurnId]:
         """A session's turns, the latest first. Without the index by a look at all records."""
         try:
-            self._upkeep.before_turns()
-            return self._catalog.turns(session_id, only_open=only_open)
-        except (sqlite3.Error, OSError):
+            return self._upkeep.of_one_index(lambda: self._turns_in_index(session_id, only_open=only_open))
+        except (sqlite3.Error, OSError, StorageFailed):
             logger.warning("the catalog can't be read", exc_info=True)
         records = [r for r in map(self._turns.find, self._turns.ids()) if r is not None and r.session_id == session_id]
         return [r.turn_id for r in sorted(records, key=lambda r: r.created_at, reverse=True)]
+
+    def _turns_in_index(self, session_id: SessionId, *, only_open: bool) -> list[TurnId]:
+        self._upkeep.before_turns()
+        return self._catalog.turns(session_id, only_open=only_open)
 
     def _put(self, meta: SessionMeta) -> None:
         self._index(lambda: self._put_new(meta))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from agent_mcp.domain import ActorId, AgentId, SessionId, SessionMeta
 from agent_mcp.errors import AgentMcpError, SessionDamaged, StorageFailed
@@ -19,6 +20,7 @@ from agent_mcp.storage.session_files import SessionFiles
 from agent_mcp.storage.turn_files import TurnFiles
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 LOOKED_AT = 100
 """So many of the sessions that were active last are looked at with every list and search."""
@@ -27,6 +29,7 @@ SWEEP_SECONDS = 2.0
 SEARCH_WAITS = 20.0
 """Seconds that a search waits for an index that is being made anew."""
 _LONGEST_PAUSE = 60.0
+_LOOKS = 5
 _BATCH = 50
 _SETTLED_NS = 50_000_000  # a time that is younger may stand still while files still change
 _ROOT, _TURNS, _SWEPT = "root", "turns", "swept"
@@ -81,11 +84,26 @@ class Upkeep:
             "search again in half a minute, or list the sessions without query now."
         )
 
+    def before_search_in(self, session_id: SessionId) -> None:
+        """What makes a search in one session right where the index was made anew."""
+        known = self._catalog.known(session_id)
+        if known is None or not known.files:
+            self.refresh(session_id)
+
     def before_turns(self) -> None:
         """Takes up the records of turns where the index was made anew."""
         if self._catalog.noted(_TURNS) is None:
             self._take_up_turns()
             self._catalog.note(_TURNS, "known")
+
+    def of_one_index(self, look: Callable[[], T]) -> T:
+        """What `look` finds, which fills the index before it reads it; again where the index was lost in between."""
+        for _ in range(_LOOKS):
+            made = self._catalog.made()
+            found = look()
+            if self._catalog.made() == made:
+                return found
+        raise StorageFailed("The index is lost again and again. Nothing else is: try once more in half a minute.")
 
     def refresh(self, session_id: SessionId) -> bool:
         """Brings the index up to date with a session, looking at each of its files; returns whether it was not."""
