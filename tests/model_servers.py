@@ -48,7 +48,7 @@ class HangUp:
 
 Reply = Say | Use | Refuse | HangUp
 
-PROVIDERS = ["anthropic", "gemini", "llamacpp", "ollama", "openai"]
+PROVIDERS = ["anthropic", "gemini", "litellm", "llamacpp", "ollama", "openai"]
 
 
 class ModelServer:

@@ -192,8 +192,9 @@ def _gemini(order: Order) -> Model:
 
 
 def _litellm(order: Order) -> Model:
-    from agent_mcp.models.litellm_quiet import LiteLLMModel
+    from agent_mcp.models.litellm_quiet import LiteLLMModel, OwnConnections
 
+    order.clients.keep(OwnConnections())
     return LiteLLMModel(
         client_args={"num_retries": 0, "max_retries": 0}, model_id=order.model_id, params=dict(order.params)
     )

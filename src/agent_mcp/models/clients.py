@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import boto3
@@ -16,11 +16,20 @@ _SECONDS_OF_SILENCE = 600.0
 """How long a service may say nothing. The turn's own clock is nearly always the shorter one."""
 
 
+class Closing(Protocol):
+    """Something that is given back at the end."""
+
+    async def aclose(self) -> None: ...
+
+
+C = TypeVar("C", bound=Closing)
+
+
 class Clients:
     """Made at their first use, given back by `close`."""
 
     def __init__(self) -> None:
-        self._opened: list[httpx.AsyncClient | httpx.AsyncHTTPTransport] = []
+        self._opened: list[Closing] = []
 
     @cached_property
     def http(self) -> httpx.AsyncClient:
@@ -39,11 +48,9 @@ class Clients:
         """Connections for Ollama, whose package makes a client for each request."""
         import httpx
 
-        transport = httpx.AsyncHTTPTransport(
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=STREAMS)
+        return self.keep(
+            httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=None, max_keepalive_connections=STREAMS))
         )
-        self._opened.append(transport)
-        return transport
 
     @cached_property
     def aws(self) -> boto3.Session:
@@ -52,7 +59,7 @@ class Clients:
 
         return boto3.Session()
 
-    def keep(self, client: httpx.AsyncClient) -> httpx.AsyncClient:
+    def keep(self, client: C) -> C:
         """Has a client closed with the others."""
         self._opened.append(client)
         return client

@@ -12,11 +12,20 @@ from strands.models.litellm import LiteLLMModel
 
 from agent_mcp.models.guarded import BrokenOff
 
-__all__ = ["LiteLLMModel"]
+__all__ = ["LiteLLMModel", "OwnConnections"]
 
 litellm.suppress_debug_info = True  # it goes to stdout, which is the protocol's
 litellm.disable_aiohttp_transport = True  # whose sessions nobody could close
+_library: Any = litellm
 _completion: Any = litellm.acompletion
+
+
+class OwnConnections:
+    """What LiteLLM opens, keeps for all turns of a loop, and closes at the end of a process only, without that loop."""
+
+    async def aclose(self) -> None:
+        await _library.close_litellm_async_clients()
+        _library.in_memory_llm_clients_cache.flush_cache()
 
 
 async def _whole_completion(*args: Any, **kwargs: Any) -> Any:

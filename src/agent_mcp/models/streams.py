@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 
 from agent_mcp.models.guarded import BrokenOff, whole
+
+_SECONDS_TO_END = 1.0
+"""How long the rest of an answer is waited for that has ended already."""
 
 
 def has_finished(chunk: Any) -> bool:
@@ -26,7 +31,9 @@ class OpenAIClient:
         self.chat = SimpleNamespace(completions=SimpleNamespace(create=self._create))
 
     async def _create(self, **request: Any) -> AsyncGenerator[Any, None]:
-        return whole(await self._client.chat.completions.create(**request), has_finished)
+        answer = await self._client.chat.completions.create(**request)
+        answer.response.stream = _Lines(answer.response.stream, must_end=False)
+        return whole(answer, has_finished)
 
 
 class GeminiClient:
@@ -50,29 +57,35 @@ class StreamingClient(httpx.AsyncClient):
         if response.is_error:
             await response.aread()
         else:
-            response.stream = _Lines(response.stream)
+            response.stream = _Lines(response.stream, must_end=True)
         return response
 
 
 class _Lines(httpx.AsyncByteStream):
-    """The bytes of an answer of llama.cpp, which ends with a line of its own."""
+    """The bytes of an answer in OpenAI's form, which ends with a line of its own; with `must_end` it is broken else.
 
-    def __init__(self, stream: Any) -> None:
+    Readers stop at that line. What follows is read here, so that the connection is free for the next request.
+    """
+
+    def __init__(self, stream: Any, *, must_end: bool) -> None:
         self._stream = stream
+        self._must_end = must_end
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         end = b""
         async for piece in self._stream:
             end = (end + piece)[-200:]
             if b"data: [DONE]" in end:
-                # Its reader stops there: what follows is read here, so that the connection is free again.
-                async for _ in self._stream:
-                    pass
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_SECONDS_TO_END):
+                        async for _ in self._stream:
+                            pass
                 await self._stream.aclose()
                 yield piece
                 return
             yield piece
-        raise BrokenOff("it ended without its end")
+        if self._must_end:
+            raise BrokenOff("it ended without its end")
 
     async def aclose(self) -> None:
         await self._stream.aclose()
