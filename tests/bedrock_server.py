@@ -118,12 +118,14 @@ class Answer:
     """A streamed answer.
 
     `stop_reason` defaults to what the blocks imply, `usage` (input and output tokens) to a quarter of the
-    characters. The holds in `before` are played before the response's first byte.
+    characters. `cached` are tokens read from the cache and written to it, beside the input's. The holds in `before` are
+    played before the response's first byte.
     """
 
     blocks: Sequence[Text | ToolUse | Control]
     stop_reason: str | None = None
     usage: tuple[int, int] | None = None
+    cached: tuple[int, int] = (0, 0)
     before: Sequence[Gate | Pause] = ()
 
 
@@ -415,6 +417,9 @@ def _play(answer: Answer, received: Received) -> Iterator[Event | Control]:
     yield "messageStop", {"stopReason": answer.stop_reason or implied}
     tokens_in, tokens_out = answer.usage or (received.input_tokens, _tokens(said))
     usage = {"inputTokens": tokens_in, "outputTokens": tokens_out, "totalTokens": tokens_in + tokens_out}
+    if any(answer.cached):
+        usage["cacheReadInputTokens"], usage["cacheWriteInputTokens"] = answer.cached
+        usage["totalTokens"] += sum(answer.cached)
     yield "metadata", {"usage": usage, "metrics": {"latencyMs": round((time.monotonic() - started) * 1000)}}
 
 

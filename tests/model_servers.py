@@ -16,13 +16,14 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Say:
-    """An answer in two pieces. Without `ends` the response is complete for HTTP, and not for the dialect; `torn` tears
-    the connection down there."""
+    """An answer in two pieces, to a prompt of seven tokens beside those that were `cached`. Without `ends` the response
+    is complete for HTTP, and not for the dialect; `torn` tears the connection down there."""
 
     first: str
     second: str = ""
     ends: bool = True
     torn: bool = False
+    cached: int = 0
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,10 @@ def _texts(reply: Reply) -> Sequence[str]:
     return [text for text in (reply.first, reply.second) if text] if isinstance(reply, Say) else ()
 
 
+def _cached(reply: Reply) -> int:
+    return reply.cached if isinstance(reply, Say) else 0
+
+
 def _is_whole(reply: Reply) -> bool:
     return not isinstance(reply, Say) or (reply.ends and not reply.torn)
 
@@ -181,6 +186,7 @@ def _openai(reply: Reply) -> Iterator[str]:
         choice = {"index": 0, "delta": delta, "finish_reason": reason}
         return _sse({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]})
 
+    cached = _cached(reply)
     yield chunk({"role": "assistant", "content": ""})
     for text in _texts(reply):
         yield chunk({"content": text})
@@ -189,7 +195,8 @@ def _openai(reply: Reply) -> Iterator[str]:
         yield chunk({"tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": function}]})
     if _is_whole(reply):
         yield chunk({}, "tool_calls" if isinstance(reply, Use) else "stop")
-        usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+        usage: Json = {"prompt_tokens": 7 + cached, "completion_tokens": 3, "total_tokens": 10 + cached}
+        usage["prompt_tokens_details"] = {"cached_tokens": cached}
         yield _sse(
             {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [], "usage": usage}
         )
@@ -208,7 +215,7 @@ def _anthropic(reply: Reply) -> Iterator[str]:
         "content": [],
         "stop_reason": None,
     }
-    usage = {"input_tokens": 7, "output_tokens": 1}
+    usage = {"input_tokens": 7, "output_tokens": 1, "cache_read_input_tokens": _cached(reply)}
     yield event("message_start", message={**message, "stop_sequence": None, "usage": usage})
     if isinstance(reply, Use):
         block: Json = {"type": "tool_use", "id": "toolu_1", "name": reply.name, "input": {}}
@@ -240,15 +247,19 @@ def _ollama(reply: Reply) -> Iterator[str]:
     if isinstance(reply, Use):
         yield line({"tool_calls": [{"function": {"name": reply.name, "arguments": reply.arguments}}]})
     if _is_whole(reply):
-        counts = {"prompt_eval_count": 7, "eval_count": 3, "total_duration": 1_000_000}
+        counts = {"eval_count": 3, "total_duration": 1_000_000}
+        if not _cached(reply):
+            counts["prompt_eval_count"] = 7
         yield line({}, **{"done": True, "done_reason": "stop", **counts})
 
 
 def _gemini(reply: Reply) -> Iterator[str]:
     def chunk(parts: list[Json], **fields: Any) -> str:
         candidate = {"index": 0, "content": {"role": "model", "parts": parts}, **fields}
-        usage = {"promptTokenCount": 7, "candidatesTokenCount": 3, "totalTokenCount": 10}
-        return _sse({"candidates": [candidate], "usageMetadata": usage})
+        usage = {"promptTokenCount": 7 + cached, "candidatesTokenCount": 3, "totalTokenCount": 10 + cached}
+        return _sse({"candidates": [candidate], "usageMetadata": {**usage, "cachedContentTokenCount": cached}})
+
+    cached = _cached(reply)
 
     for text in _texts(reply):
         yield chunk([{"text": text}])

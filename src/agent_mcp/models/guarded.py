@@ -89,6 +89,7 @@ class GuardedModel(Model):
             async for event in self.inner.stream(messages, *args, **kwargs):
                 started = started or "contentBlockDelta" in event
                 whole = whole or "messageStop" in event
+                event = _with_all_that_was_read(event)
                 if "metadata" in event:
                     usage = event["metadata"].get("usage")
                 yield event
@@ -116,6 +117,20 @@ class GuardedModel(Model):
         failure = ModelFailed(f"The model {self._name} {kind.value}.{reason}")
         retries = AGAIN.get(kind, 0)
         return Again(failure, retries=retries) if retries else failure
+
+
+def _with_all_that_was_read(event: StreamEvent) -> StreamEvent:
+    """The event; where it tells usage, with input tokens that count what the provider had in its cache.
+
+    Anthropic and Bedrock tell those apart from the others, and in the total; the rest of the providers count them as
+    input already. So a reply's usage and a budget mean the same for all: what the model read and wrote.
+    """
+    if "metadata" in event and "usage" in event["metadata"]:
+        usage = event["metadata"]["usage"]
+        cached = usage.get("cacheReadInputTokens", 0) + usage.get("cacheWriteInputTokens", 0)
+        if usage["totalTokens"] - usage["outputTokens"] >= usage["inputTokens"] + cached:
+            event["metadata"]["usage"] = {**usage, "inputTokens": usage["inputTokens"] + cached}
+    return event
 
 
 def _prompt(messages: Messages) -> frozenset[str]:
