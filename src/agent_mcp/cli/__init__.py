@@ -19,7 +19,7 @@ from agent_mcp.cli.http import HTTP_ADDRESS, serve_over_http
 from agent_mcp.cli.install import install
 from agent_mcp.cli.memory import memory
 from agent_mcp.cli.sessions import sessions
-from agent_mcp.cli.terminal import safe
+from agent_mcp.cli.terminal import print_findings, safe
 from agent_mcp.cli.token import risks, token
 from agent_mcp.cli.turns import turns
 from agent_mcp.compose import build_service, warm_up
@@ -182,8 +182,8 @@ def doctor(context: click.Context, as_json: bool) -> None:
     findings += [examination.Finding(False, "who is let in", risk) for risk in risks(settings_of(context))]
     if as_json:
         print_json({"findings": [{"what": f.what, "ok": f.ok, "text": f.text} for f in findings]})
-    for finding in [] if as_json else findings:
-        click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.text}")
+    else:
+        print_findings(("ok" if finding.ok else "FAIL", finding.what, finding.text) for finding in findings)
     if not all(finding.ok for finding in findings):
         sys.exit(1)
 

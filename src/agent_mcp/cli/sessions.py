@@ -109,7 +109,7 @@ def search(
                 session.session_id,
                 f"{session.last_active_at:%Y-%m-%d %H:%M}",
                 session.agent_id,
-                session.title[:40],
+                session.title[:30],
                 session.snippet or "",
             )
             for session in found

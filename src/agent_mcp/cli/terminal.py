@@ -12,6 +12,9 @@ from contextlib import contextmanager
 
 import click
 
+_GAP = 2
+_LAST = 24  # what the last column needs to say something
+
 
 def is_watched() -> bool:
     """Whether somebody looks at what is printed."""
@@ -32,7 +35,11 @@ def printable(text: str) -> str:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Rows in columns under headings; where nobody looks, without these and with tabs between the cells."""
+    """Rows in columns under headings; where nobody looks, without these and with tabs between the cells.
+
+    The last column takes the width that is left, and is cut there. Where that is too little, the columns before it are
+    left out from the right, but never the first one: ids are there to be copied.
+    """
     shown = [[" ".join(cell.split()) for cell in row] for row in rows]
     if not shown:
         return
@@ -45,13 +52,37 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for number, heading in enumerate(headings):
-        # Ids are there to be copied: they are never cut. The last column takes what is left.
-        last = number == len(headings) - 1
-        table.add_column(heading, no_wrap=True, overflow="ellipsis" if last else "fold", ratio=1 if last else None)
-    for row in shown:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+    console = Console()
+    cells = [[Text(printable(cell)) for cell in row] for row in shown]
+    columns = zip(map(Text, headings), *cells, strict=True)
+    widths = [max(text.cell_len for text in column) for column in columns]
+    *kept, last = range(len(headings))
+    while len(kept) > 1 and sum(widths[n] + _GAP for n in kept) + min(widths[last], _LAST) > console.width:
+        kept.pop()
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, _GAP - 1, 0, 0), header_style="bold", expand=False)
+    for n in kept:
+        table.add_column(headings[n], no_wrap=True, min_width=widths[n])
+    left = console.width - sum(widths[n] + _GAP for n in kept)
+    table.add_column(headings[last], no_wrap=True, overflow="ellipsis", width=max(1, min(widths[last], left)))
+    for row in cells:
+        table.add_row(*(row[n] for n in (*kept, last)))
+    console.print(table)
+
+
+def print_findings(findings: Iterable[tuple[str, str, str]]) -> None:
+    """A mark, a name and a text each, the text in as many lines as it takes; where nobody looks, in one."""
+    if not is_watched():
+        for mark, name, text in findings:
+            click.echo(f"{mark:4}  {name}: {text}")
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for mark, name, text in findings:
+        style = "green" if mark == "ok" else "bold red"
+        table.add_row(Text(mark, style), Text(printable(name), "bold"), Text(printable(text)))
     Console().print(table)
 
 

@@ -1,0 +1,84 @@
+"""What people see in a terminal: the commands run in a real one, of a given width."""
+
+import asyncio
+import errno
+import fcntl
+import os
+import re
+import struct
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+from conftest import call, connect, server_environment
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+
+WIDTHS = (40, 80, 120)
+
+
+def _read_all(terminal: int) -> str:
+    read = b""
+    while True:
+        try:
+            part = os.read(terminal, 65536)
+        except OSError as error:
+            if error.errno == errno.EIO:  # so Linux says that nobody writes any more
+                break
+            raise
+        if not part:
+            break
+        read += part
+    return read.decode()
+
+
+async def screen(data: Path, *words: str, width: int) -> list[str]:
+    """The lines that a command shows in a terminal, without their colours."""
+    ours, its = os.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+    # rich would rather believe these than the terminal
+    environment = {k: v for k, v in server_environment(data).items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "agent_mcp", *words),
+        env=environment | {"TERM": "xterm-256color"},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=its,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(its)
+    async with asyncio.timeout(120):
+        shown, (_, err) = await asyncio.gather(asyncio.to_thread(_read_all, ours), process.communicate())
+    os.close(ours)
+    assert err == b""
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown).replace("\r\n", "\n").splitlines()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+async def test_tables_fit_the_terminal_and_cut_no_id(tmp_path: Path, width: int) -> None:
+    data, title = tmp_path / "data", "A title that is too long for any of these terminals " * 3
+    async with connect(data) as client:
+        session = (await call(client, "start_session", title=title.strip()))["session_id"]
+        turn = (await call(client, "ask_agent", prompt="The marmalade came", session_id=session))["turn_id"]
+    tables = {
+        session: await screen(data, "sessions", "list", width=width),
+        f"{session} ": await screen(data, "sessions", "search", "marmalade", width=width),
+        turn: await screen(data, "turns", "list", width=width),
+    }
+    for shown, lines in tables.items():
+        assert any(shown in line for line in lines), lines
+        assert all(len(line.rstrip()) <= width for line in lines), lines
+    assert ("last active" in "\n".join(tables[session])) == (width == 120), (
+        "what does not fit is left out from the right"
+    )
+
+
+async def test_what_doctor_says_is_wrapped_between_words(tmp_path: Path) -> None:
+    lines = await screen(tmp_path / "data", "doctor", width=60)
+    assert all(len(line) <= 60 for line in lines)
+    first = next(n for n, line in enumerate(lines) if line.startswith("ok  tools"))
+    indent = lines[first].index("agents may")
+    assert lines[first + 1][:indent].strip() == "", "it goes on below where it began"
+    for name in ("handoff_to_user", "search_session", "web_search"):
+        assert name in "\n".join(lines)
