@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from agent_mcp.http.access import listen
 from bedrock_server import BedrockServer, Gate, say
 from conftest import server_environment
 from engine import bedrock_env, by_prompt
@@ -50,6 +51,13 @@ def test_a_port_in_use_is_one_line_that_names_it(data_dir: Path) -> None:
         line = refused(data_dir, "--http", f"127.0.0.1:{port}")
     assert f"127.0.0.1:{port}" in line
     assert "--http HOST:PORT" in line
+
+
+def test_no_part_of_an_answer_waits_for_the_client_to_acknowledge_the_part_before() -> None:
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()[:2]):
+        connection, _ = listening.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")

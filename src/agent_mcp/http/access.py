@@ -48,7 +48,11 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that listens on an address, port 0 meaning any that is free; raises InvalidArgument."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family, backlog=2048)
+        listening = socket.create_server(address[:2], family=family, backlog=2048)
+        # Its connections inherit it. asyncio sets it only where it has made the socket itself; without it the second
+        # part of an answer waits 40 ms for the client to acknowledge the first.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listening
     except OSError as error:
         raise InvalidArgument(
             f"The server can't listen on {host}:{port}: {error.strerror or error}. Give another address with "
