@@ -1,168 +1,391 @@
 """Two subjects on one server: through every door there is, neither sees, changes or ends what is the other's.
 
-A third one is the local subject, without authentication: a door that forgets to ask who calls shows what is its.
+A third one is the local subject, without authentication: a door that forgets to ask who calls shows what is its. A
+fourth shares a subject with a backend that acts for others, and may act for nobody but itself.
 """
 
-import re
-from collections.abc import AsyncGenerator, Generator
-from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
+import asyncio
+import json
+import sqlite3
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
-import httpx2
 import pytest
-from mcp.client import Client
-from mcp.client.streamable_http import streamable_http_client
-from mcp.shared.exceptions import MCPError
-from mcp_types import ResourceTemplateReference
+from fastapi import FastAPI
 
+from agent_mcp.server.app import build_server
 from agent_mcp.storage.subjects import subject_root
 from agent_mcp.token_file import TokenFile
-from conftest import ERAS, text_of
-from doors import CALLS, CAPABILITIES, RESOURCES, TOOLS, Owned, documented, unknown, walk
+from doors import (
+    CALLS,
+    CAPABILITIES,
+    METHODS,
+    OLDER,
+    Owned,
+    Walk,
+    call,
+    handled,
+    knock,
+    served,
+    through_mcp,
+    through_rest,
+    unknown,
+)
+from engine import ToolDesk
+from in_process import running
+from life import order
+from test_cancel_over_http import ACCEPT, cancel, connected, tool_call
+from test_notices import LIST, UPDATED, told, watch
 from web import DEADLINE, Web, serving
+from wire import MODERN, Wire, wire_over_http
+
+REVISIONS = [OLDER, MODERN]
+ABLE: dict[str, Any] = {"extensions": {"io.modelcontextprotocol/tasks": {}}, "elicitation": {"form": {}}}
+NOT_THERE = {None, "agent_not_found", "session_not_found", "turn_not_found", "memory_not_found", "tool_not_allowed"}
+"""What a stranger may be told; None is an answer, in which there must be nothing of anybody else."""
+REACHED = {None, "turn_conflict"}
+"""What an owner is told: an answer, or that a turn does not wait any more."""
 
 
 class Member(httpx.Client):
-    """Somebody who uses the server with a token, or without."""
+    """Somebody who uses the server with a token, or without; `actor` is for whom, where that isn't clear."""
 
-    def __init__(self, web: Web, token: str | None) -> None:
+    def __init__(self, web: Web, token: str | None, *, actor: str | None = None) -> None:
         self.bearer = {"Authorization": f"Bearer {token}"} if token else {}
         super().__init__(base_url=web.url, headers=self.bearer, timeout=DEADLINE, trust_env=False)
+        self.actor = actor
         self._url = web.url
 
     @asynccontextmanager
-    async def mcp(self, mode: str = "auto") -> AsyncGenerator[Client]:
-        async with (
-            httpx2.AsyncClient(headers=self.bearer, timeout=DEADLINE, trust_env=False) as http,
-            Client(
-                streamable_http_client(f"{self._url}/mcp", http_client=http), mode=mode, read_timeout_seconds=DEADLINE
-            ) as client,
-        ):
+    async def wire(self, revision: str, capabilities: Mapping[str, Any] = ABLE) -> AsyncGenerator[Wire]:
+        async with wire_over_http(f"{self._url}/mcp", revision, self.bearer, capabilities=capabilities) as client:
             yield client
 
-    def made(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        answer = self.post(f"/api/v1{path}", json=body)
+    def made(self, path: str, body: dict[str, Any], **options: Any) -> dict[str, Any]:
+        answer = self.post(f"/api/v1{path}", json=body, **options)
         assert answer.is_success, answer.text
         return answer.json()
+
+    def ask(
+        self, prompt: str, session_id: str | None = None, agent: str = "assistant", **options: Any
+    ) -> dict[str, Any]:
+        body = {"prompt": prompt, "session_id": session_id, "actor_id": self.actor}
+        return self.made(f"/agents/{agent}/invoke", body, **options)
 
 
 @dataclass(frozen=True)
 class Team:
+    """A server, who uses it, and what they have. `strangers` are who walks, what isn't theirs, and the codes that they
+    may be given beside that it is not there."""
+
     web: Web
+    file: TokenFile
     alice: Member
     bob: Member
-    owned: tuple[Owned, ...]
-    home: Path
+    strangers: tuple[tuple[Member, Owned, set[str]], ...]
 
-    def state(self) -> dict[str, bytes]:
-        """What is kept for Alice and the local subject, byte for byte; indexes and locks left out."""
-        bobs = subject_root(self.home / "data", "bob")
-        return {
-            str(path): path.read_bytes()
-            for path in sorted((self.home / "data").rglob("*"))
-            if path.is_file() and bobs not in path.parents and path.suffix in (".json", ".md")
-        }
+    @property
+    def app(self) -> FastAPI:
+        return cast("FastAPI", self.web.server.config.app)
+
+    def joined(self, stack: ExitStack, subject: str, **more: Any) -> Member:
+        """Somebody new."""
+        token = self.file.add(name=subject, subject=subject, **more)
+        return stack.enter_context(Member(self.web, token))
+
+    def state(self) -> dict[str, Any]:
+        """What is kept for Alice and the local subject: files byte for byte, and what is remembered."""
+        found: dict[str, Any] = {}
+        for root in (self.web.data, subject_root(self.web.data, "alice")):
+            paths = (path for one in ("agents", "turns", "session_*") for path in root.glob(f"{one}/**/*"))
+            found |= {str(path): path.read_bytes() for path in paths if path.is_file()}
+            with closing(sqlite3.connect(f"file:{root / 'memory.db'}?mode=ro", uri=True)) as db:
+                found[str(root)] = db.execute("SELECT * FROM facts").fetchall()
+        return found
 
 
-def settle_in(web: Web, member: Member, word: str) -> Owned:
-    """Makes an agent, a session with a turn, and a memory, all with a word that nobody else may see."""
-    member.made("/agents", {"name": f"Helper {word[0]}", "system_prompt": f"You work for {word}."})
-    agent_id = f"helper-{word[0].lower()}"
-    session_id = f"notes-{word[0].lower()}"
-    reply = member.made(f"/agents/{agent_id}/invoke", {"prompt": f"My name is {word}", "session_id": session_id})
-    assert word in reply["response"]
-    return Owned(
-        session_id=session_id, turn_id=reply["turn_id"], agent_id=agent_id, memory_id="m-" + "0" * 32, secret=word
+def settle_in(member: Member, word: str, *, own: str | None = None) -> Owned:
+    """Makes an agent, a session with a turn, a turn that asks something, and a memory, all with a word that nobody else
+    may see. `own` is the id of the agent and the session."""
+    agent_id, session_id = own or f"helper-{word[0].lower()}", own or f"notes-{word[0].lower()}"
+    asking = order("handoff_to_user", message=f"Which colour does {word} like?")
+    member.made(
+        "/agents",
+        {
+            "name": f"Helper {word}",
+            "system_prompt": f"You work for {word}.",
+            "tools": ["handoff_to_user"],
+            "agent_id": agent_id,
+        },
     )
+    told = member.ask(f"My name is {word}", session_id, agent_id)
+    asked = member.ask(asking, f"{session_id}-asks", agent_id)
+    assert asked["status"] == "input_required"
+    fact = member.made("/memories", {"text": f"The name of the dog is {word}.", "actor_id": member.actor})
+    ids = [told["turn_id"], asked["turn_id"], fact["memory_id"]]
+    return Owned(
+        session_id=session_id,
+        turn_id=told["turn_id"],
+        asking_id=asked["turn_id"],
+        question_key="unknown",
+        agent_id=agent_id,
+        memory_id=fact["memory_id"],
+        words=(word, *ids) if own else (word, *ids, agent_id, session_id),
+    )
+
+
+async def with_key(member: Member, owned: Owned) -> Owned:
+    """The same with the key under which a client answers the question, which its owner can learn."""
+    async with member.wire(MODERN) as client:
+        [key] = (await client.request("tasks/get", {"taskId": owned.asking_id}))["inputRequests"]
+    return replace(owned, question_key=key)
 
 
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Generator[Team]:
-    """A server for two subjects with a token each, where a third, the local one, has something too."""
     home = tmp_path_factory.mktemp("team")
+    data = home / "data"
     file = TokenFile(home / "tokens.toml")
-    # With their scope, so that the metrics are walked too: what they say must be of nobody.
-    tokens = [file.add(name=subject, subject=subject, scopes=["metrics"]) for subject in ("alice", "bob")]
-    with serving(home / "data") as web, Member(web, None) as nobody:
-        local = settle_in(web, nobody, "Localia")
-    with serving(home / "data", tokens=home / "tokens.toml") as web, ExitStack() as stack:
-        alice, bob = (stack.enter_context(Member(web, token)) for token in tokens)
-        yield Team(web=web, alice=alice, bob=bob, owned=(settle_in(web, alice, "Quintessa"), local), home=home)
+    tokens = {name: file.add(name=name, subject=name, scopes=["metrics"]) for name in ("alice", "bob")}
+    backend = file.add(name="backend", subject="acme", act_as=["acme:*"])
+    plain = file.add(name="plain", subject="acme", scopes=["metrics"])
+    with serving(data) as web, Member(web, None) as nobody:
+        local = settle_in(nobody, "Localia")
+        settle_in(nobody, "Loco", own="shared")
+    settings: dict[str, Any] = {"tools": ("engine_tools",), "allow_tools": ("shell",), "subject_rate": 100_000}
+    with serving(data, tokens=file.path, **settings) as web, ExitStack() as stack:
+        alice, bob, acme = (stack.enter_context(Member(web, token)) for token in (*tokens.values(), plain))
+        behind = stack.enter_context(Member(web, backend, actor="acme:two"))
+        alices = asyncio.run(with_key(alice, settle_in(alice, "Quintessa")))
+        shared = settle_in(alice, "Querida", own="shared")
+        settle_in(bob, "Bertram", own="shared")
+        # Agents are the whole subject's: of these the words and ids of sessions, turns and memories count.
+        others = settle_in(behind, "Zenobia")
+        others = replace(others, words=tuple(w for w in others.words if w not in ("Zenobia", others.agent_id)))
+        strangers = (
+            (bob, alices, set[str]()),
+            (bob, local, set[str]()),
+            (bob, shared, {"turn_conflict"}),  # of a turn of his own under the same session
+            (acme, others, {"session_exists"}),  # within a subject an id is given once
+        )
+        yield Team(web, file, alice, bob, strangers)
 
 
-def test_no_rest_call_shows_or_changes_what_is_anothers(team: Team) -> None:
-    document = team.bob.get("/openapi.json").json()
-    assert not unknown(documented(document), CALLS, "CALLS")
+def test_no_call_shows_or_changes_what_is_anothers(team: Team) -> None:
     before = team.state()
-    for owned in team.owned:
-        for method, path in documented(document):
-            answer = walk(team.bob, method, path, owned)
-            assert answer.status_code not in (401, 403, 422, 429, 500), f"{method} {path}: {answer.text}"
-            assert not owned.seen_in(answer.text), f"{method} {path} shows what is another's"
+    for stranger, owned, codes in team.strangers:
+        for walk in through_rest(team.app, owned):
+            text, code = call(stranger, walk)
+            assert not (seen := owned.seen_in(text, walk.asked)), f"{walk.method} {walk.door} shows {seen}: {text}"
+            assert code in NOT_THERE | codes, f"{walk.method} {walk.door}: {text}"
     assert team.state() == before
 
 
-@pytest.mark.parametrize("mode", ERAS)
-async def test_no_tool_shows_or_changes_what_is_anothers(team: Team, mode: str) -> None:
+@pytest.mark.parametrize("revision", REVISIONS)
+async def test_no_request_shows_or_changes_what_is_anothers(team: Team, revision: str) -> None:
     before = team.state()
-    async with team.bob.mcp(mode) as client:
-        tools = [tool.name for tool in (await client.list_tools()).tools]
-        assert not unknown(tools, TOOLS, "TOOLS")
-        for owned in team.owned:
-            for tool in tools:
-                result = await client.call_tool(tool, owned.filled(TOOLS[tool]))
-                assert "[invalid_argument]" not in text_of(result), f"{tool}: {text_of(result)}"
-                assert not owned.seen_in(result.model_dump_json()), f"{tool} shows what is another's"
+    for stranger, owned, codes in team.strangers:
+        async with stranger.wire(revision) as client:
+            for walk in await through_mcp(client, owned):
+                text, code = await knock(client, walk)
+                assert not (seen := owned.seen_in(text, walk.asked)), f"{walk.door} shows {seen}: {text}"
+                assert code in NOT_THERE | codes, f"{walk.door}: {text}"
     assert team.state() == before
 
 
-@pytest.mark.parametrize("mode", ERAS)
-async def test_no_resource_shows_what_is_anothers(team: Team, mode: str) -> None:
-    async with team.bob.mcp(mode) as client:
-        templates = [one.uri_template for one in (await client.list_resource_templates()).resource_templates]
-        assert not unknown(templates, RESOURCES, "RESOURCES")
-        listed = (await client.list_resources()).model_dump_json()
-        for owned in team.owned:
-            assert not owned.seen_in(listed, ids=True)
-            for template in templates:
-                uri = template.format_map({**vars(owned), **RESOURCES[template]})
-                with pytest.raises(MCPError) as refusal:
-                    await client.read_resource(uri)
-                assert not owned.seen_in(str(refusal.value))
+def test_an_owner_gets_through_every_call(team: Team) -> None:
+    """The proof that each walk leads to something: it is the caller that keeps a stranger out."""
+    with ExitStack() as stack:
+        owner = team.joined(stack, "owner-of-calls", scopes=["metrics"])
+        owned = settle_in(owner, "Ottilia")
+        shown: set[str] = set()
+        for walk in through_rest(team.app, owned):
+            text, code = call(owner, walk)
+            assert code in REACHED, f"{walk.method} {walk.door}: {text}"
+            if owned.seen_in(text, walk.asked):
+                shown.add(f"{walk.method} {walk.door.replace(owned.agent_id, 'A').replace(owned.session_id, 'S')}")
+        lists = {f"get /api/v1/{what}" for what in ("agents", "sessions", "memories")}
+        assert shown >= {*lists, "get /api/v1/agents/A", "get /api/v1/sessions/S", "get /api/v1/sessions/S/messages"}
 
 
-@pytest.mark.parametrize("mode", ERAS)
-async def test_no_completion_shows_an_id_that_is_anothers(team: Team, mode: str) -> None:
-    async with team.bob.mcp(mode) as client:
-        if client.server_capabilities.completions is None:
-            return
-        for template in RESOURCES:
-            for name in re.findall(r"{(\w+)}", template):
-                found = await client.complete(ResourceTemplateReference(uri=template), {"name": name, "value": ""})
-                for owned in team.owned:
-                    assert not owned.seen_in(found.model_dump_json(), ids=True), f"{template}: {name}"
+@pytest.mark.parametrize("revision", REVISIONS)
+async def test_an_owner_gets_through_every_request(team: Team, revision: str) -> None:
+    with ExitStack() as stack:
+        owner = team.joined(stack, f"owner-{revision}")
+        owned = await with_key(owner, await asyncio.to_thread(settle_in, owner, "Ottilia"))
+        shown: set[str] = set()
+        async with owner.wire(revision) as client:
+            for walk in await through_mcp(client, owned):
+                text, code = await knock(client, walk)
+                assert code in REACHED, f"{walk.door}: {text}"
+                if owned.seen_in(text, walk.asked):
+                    shown.add(walk.method)
+        always = {"resources/list", "resources/read", "prompts/get", "completion/complete", "tools/call"}
+        assert shown >= always | ({"tasks/get"} if revision == MODERN else set())
 
 
-async def test_there_is_no_kind_of_door_that_is_not_walked(team: Team) -> None:
-    async with team.bob.mcp() as client:
-        given = client.server_capabilities.model_dump(exclude_none=True)
-        assert not unknown(given, CAPABILITIES, "CAPABILITIES, and walk it in test_isolation.py")
+@pytest.mark.parametrize("revision", REVISIONS)
+async def test_there_is_no_kind_of_door_that_is_not_walked(team: Team, revision: str) -> None:
+    async with running(team.web.data.parent / "other") as service:
+        assert not unknown(handled(build_server(service)), METHODS, "METHODS")
+    async with team.bob.wire(revision) as client:
+        given = client.initialized or await client.request("server/discover")
+        assert not unknown(given["capabilities"], CAPABILITIES, "CAPABILITIES, and walk it")
+    assert not unknown(served(team.app), CALLS, "CALLS")
 
 
-async def test_a_connection_belongs_to_whoever_began_it(team: Team) -> None:
-    """An older client's connection has an id: another's token can't speak through it."""
-    start = {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "initialize",
-        "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
-    }
-    accept = {"Accept": "application/json, text/event-stream"}
-    begun = team.alice.post("/mcp", json=start, headers=accept)
-    connection = {**accept, "Mcp-Session-Id": begun.headers["mcp-session-id"], "MCP-Protocol-Version": "2025-11-25"}
+@pytest.mark.parametrize("revision", REVISIONS)
+async def test_nobody_is_told_of_what_is_anothers(team: Team, revision: str) -> None:
+    """Both watch the same addresses, and one of them stands for a session of each."""
+    with ExitStack() as stack:
+        alice, bob = (team.joined(stack, f"{name}-{revision}") for name in ("anna", "ben"))
+        owned = [
+            await asyncio.to_thread(settle_in, one, word, own="same") for one, word in ((alice, "Anna"), (bob, "Ben"))
+        ]
+        assert owned[0].session_id == owned[1].session_id
+        uris = ["session://same/transcript", "session://same/messages", "agent://same", "session://last/transcript"]
+        async with alice.wire(revision) as hers, bob.wire(revision) as his:
+            for member, client in ((alice, hers), (bob, his)):
+                await asyncio.to_thread(member.ask, "Hello", "last")
+                await watch(client, *uris)
+                await heard(member, client)
+            await heard(bob, his)
+            mark = len(his.told)
+            await asyncio.to_thread(anything, alice)
+            await heard(alice, hers)
+            await heard(bob, his)
+            after = [(method, params.get("uri")) for method, params in his.told[mark:]]
+            assert set(after) == {(UPDATED, "session://last/transcript")}, after
+            assert {method for method, _ in hers.told} >= {LIST, UPDATED}
+            assert told(hers, UPDATED, "session://same/transcript")
+            assert told(hers, UPDATED, "agent://same")
+            heard_words = json.dumps(his.told)
+            assert not owned[0].seen_in(heard_words, "")
+
+
+async def heard(member: Member, client: Wire) -> None:
+    """Has somebody do something of their own until their client is told: by then it was told all that was before.
+
+    The first time the stream on which an older client is told may not be open yet.
+    """
+    uri = "session://last/transcript"
+    seen = told(client, UPDATED, uri)
+    async with asyncio.timeout(60):
+        while told(client, UPDATED, uri) == seen:
+            await asyncio.to_thread(member.ask, "Hello again", "last")
+            with suppress(TimeoutError):
+                await client.until(lambda: told(client, UPDATED, uri) > seen, seconds=2)
+
+
+def anything(member: Member) -> None:
+    """All that others could be told of."""
+    member.ask("What's my name?", "same", "same")
+    session_id = member.ask("Something new")["session_id"]
+    member.delete(f"/api/v1/sessions/{session_id}")
+    member.patch("/api/v1/agents/same", json={"description": "changed"})
+    member.made("/agents", {"name": "One more"})
+    member.delete("/api/v1/agents/one-more")
+
+
+def test_two_subjects_use_the_same_key_for_the_same_actor_and_do_not_meet(team: Team) -> None:
+    with ExitStack() as stack:
+        one, two = (team.joined(stack, name, act_as=["acme:*"]) for name in ("rival-one", "rival-two"))
+        one.actor = two.actor = "acme:two"
+        key: dict[str, Any] = {"headers": {"Idempotency-Key": "order-66"}}
+        first = one.ask("My name is Rosalind", **key)
+        assert one.ask("My name is Rosalind", **key) == first
+        same, other = (
+            two.ask("My name is Rosalind", **key),
+            two.ask("My name is Celia", headers={"Idempotency-Key": "7"}),
+        )
+        assert same["turn_id"] != first["turn_id"]
+        assert same["session_id"] != first["session_id"]
+        one.made("/memories", {"text": "Rosalind has a cat.", "actor_id": "acme:two"})
+        listed = two.get("/api/v1/sessions", params={"actor_id": "acme:two"}).json()["sessions"]
+        assert {session["session_id"] for session in listed} == {same["session_id"], other["session_id"]}
+        assert not two.get("/api/v1/memories", params={"query": "cat", "actor_id": "acme:two"}).json()["memories"]
+
+
+async def test_what_runs_in_a_session_of_another_subject_with_the_same_id_is_not_waited_for_nor_ended(
+    team: Team,
+) -> None:
+    with ExitStack() as stack, ToolDesk() as desk:
+        alice, bob = (team.joined(stack, name) for name in ("ada", "bill"))
+        for member in (alice, bob):
+            member.made("/agents", {"name": "Worker", "tools": ["py:hold"]})
+        held = {"prompt": order("hold", port=desk.port), "session_id": "busy", "wait_seconds": 0}
+        turn_id = alice.made("/agents/worker/invoke", held)["turn_id"]
+        await desk.started()
+        reply = await asyncio.to_thread(bob.ask, "Hello", "busy", "worker")
+        assert reply["status"] == "completed"
+        async with bob.wire(MODERN) as client:
+            await client.call("cancel_turn", session_id="busy")
+        assert bob.post(f"/api/v1/turns/{turn_id}/cancel").status_code == 404
+        deleted = await asyncio.to_thread(bob.delete, "/api/v1/sessions/busy")
+        assert deleted.json()["deleted"]
+        assert alice.get(f"/api/v1/turns/{turn_id}").json()["status"] == "working"
+        desk.release()
+        done = alice.get(f"/api/v1/turns/{turn_id}", params={"wait": DEADLINE}).json()
+        assert (done["status"], "held" in done["response"]) == ("completed", True)
+
+
+async def test_a_persons_yes_counts_only_with_whoever_was_asked(team: Team, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    with ExitStack() as stack:
+        alice, bob = (team.joined(stack, name) for name in ("amy", "bert"))
+        for member in (alice, bob):
+            member.made("/agents", {"name": "Worker", "tools": ["shell"]})
+        asking = {"prompt": order("shell", command=f"touch {made}"), "agent_id": "worker"}
+        request: dict[str, Any] = {"name": "ask_agent", "arguments": asking}
+        async with alice.wire(MODERN) as hers, bob.wire(MODERN) as his:
+            asked = await hers.request("tools/call", request)
+            [key] = asked["inputRequests"]
+            yes = {key: {"action": "accept", "content": {"allow": True}}}
+            answered = {**request, "requestState": asked["requestState"], "inputResponses": yes}
+            text, code = await knock(his, Walk("tools/call", "tools/call", answered))
+            assert code is not None, text
+            assert not made.exists()
+            assert "structuredContent" in await hers.request("tools/call", answered)
+            assert made.exists()
+
+
+def test_a_connection_belongs_to_whoever_began_it(team: Team) -> None:
+    """An older client's connection has an id: another's token can't speak, listen or hang up through it."""
+    hers = connected(Web(team.web.url, team.alice, team.web.data, team.web.server))
     listing = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
-    assert team.alice.post("/mcp", json=listing, headers=connection).status_code == 200
-    assert team.bob.post("/mcp", json=listing, headers=connection).status_code == 404
+    cancelling = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}
+    assert team.bob.post("/mcp", json=listing, headers=hers).status_code == 404
+    assert team.bob.post("/mcp", json=cancelling, headers=hers).status_code == 404
+    assert team.bob.get("/mcp", headers=hers).status_code == 404
+    assert team.bob.delete("/mcp", headers=hers).status_code == 404
+    assert team.alice.post("/mcp", json=listing, headers=hers).status_code == 200
+
+
+async def test_where_no_connections_are_kept_nobody_cancels_anothers_request_by_its_number(tmp_path: Path) -> None:
+    file = TokenFile(tmp_path / "tokens.toml")
+    tokens = [file.add(name=name, subject=name) for name in ("alice", "bob")]
+    with (
+        ToolDesk() as desk,
+        serving(tmp_path / "data", tokens=file.path, stateless=True, tools=("engine_tools",)) as web,
+        ExitStack() as stack,
+    ):
+        alice, bob = (stack.enter_context(Member(web, token)) for token in tokens)
+        alice.made("/agents", {"name": "Worker", "tools": ["py:hold"]})
+        platforms = {**ACCEPT, "MCP-Protocol-Version": OLDER, "Mcp-Session-Id": "of-the-platform"}
+        for number, canceller, status in ((1, bob, "completed"), (2, alice, "cancelled")):
+            prompt = {"prompt": order("hold", port=desk.port), "agent_id": "worker", "session_id": f"held-{number}"}
+            asking = tool_call(number, "ask_agent", prompt, modern=False)
+            with web.dropped("/mcp", asking, {**platforms, **alice.bearer}):
+                await desk.started()
+                turn_id = alice.get(f"/api/v1/sessions/held-{number}").json()["open_turn"]["turn_id"]
+                cancel(Web(web.url, canceller, web.data, web.server), platforms, number)
+                if status == "completed":
+                    assert alice.get(f"/api/v1/turns/{turn_id}").json()["status"] == "working"
+                    desk.release()
+                done = alice.get(f"/api/v1/turns/{turn_id}", params={"wait": DEADLINE}).json()
+                assert done["status"] == status
+                desk.release()

@@ -1,6 +1,7 @@
 """Subjects: each has a store of its own, and within one a caller reaches the actors that it may act for."""
 
 import json
+import os
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +21,14 @@ from agent_mcp.errors import (
     TurnNotFound,
 )
 from agent_mcp.following import Followed
+from agent_mcp.memory import room as room_module
+from agent_mcp.offline import LEARNING_MARKER
 from agent_mcp.service import AgentDraft, Prompt, Service, stores as stores_module
+from bedrock_server import Answer, BedrockServer, Gate, Received, Text, say
 from conftest import call, connect, made
+from engine import MODEL, reached
 from in_process import CALLER, running
-from life import order, shell
+from life import DEADLINE, order, shell
 
 ALICE = Caller(subject="alice", actor=ActorId("alice"), act_as=())
 BOB = Caller(subject="bob", actor=ActorId("bob"), act_as=())
@@ -207,6 +212,82 @@ async def test_more_turns_at_once_than_a_subject_may_have_are_refused(service: S
         pass
     assert "Alice" in waiting.reply().response
     await ask(service, limited, "Hello")
+
+
+async def test_a_subjects_memory_is_opened_once_whoever_of_it_asks(service: Service, data_dir: Path) -> None:
+    for number in range(20):
+        await service.memories.remember(BACKEND, text=f"Fact {number}.", actor_id=ActorId(f"acme:{number}"))
+        assert not (await service.memories.recall(ONE, "fact")).memories
+    assert times_open(data_dir, "memory.db") <= 1
+
+
+def times_open(data_dir: Path, name: str) -> int:
+    """How often this process has files of this name open below a data directory; 0 where a system does not tell."""
+    links = Path("/proc/self/fd")
+    files = [os.path.realpath(link) for link in links.iterdir() if link.exists()] if links.is_dir() else []
+    return sum(file.startswith(f"{data_dir}/") and file.endswith(f"/{name}") for file in files)
+
+
+async def test_more_subjects_memories_than_are_kept_open_all_remember(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room_module, "_MAX_OPEN", 2)
+    async with running(data_dir) as service:
+        callers = [Caller(subject=f"subject-{number}", act_as=()) for number in range(5)]
+        for _ in range(2):
+            for number, caller in enumerate(callers):
+                await service.memories.remember(caller, text=f"My number is {number}.")
+        for number, caller in enumerate(callers):
+            [memory] = (await service.memories.recall(caller, "number")).memories
+            assert memory.text == f"My number is {number}."
+
+
+async def test_a_turn_teaches_its_actor_though_what_another_actor_said_is_being_learnt(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One queue for the subject: whoever works it off knows the turns of all its actors."""
+    gate, two = Gate(), ActorId("acme:two")
+
+    def script(received: Received) -> Answer:
+        if LEARNING_MARKER not in received.system:
+            return say("Noted.")
+        return say("- Lives in Lisbon") if "Lisbon" in received.last_text else Answer([Text("NONE")], before=[gate])
+
+    with BedrockServer(script) as bedrock:
+        for name, value in bedrock.env.items():
+            monkeypatch.setenv(name, value)
+        async with running(data_dir, model=MODEL, environ=bedrock.env) as service:
+            await service.agents.create(BACKEND, AgentDraft(name="Keen", memory="auto"))
+            await ask(service, ONE, "Hello", agent_id="keen")
+            await reached(gate)
+            await ask(service, BACKEND, "I live in Lisbon.", agent_id="keen", actor_id=two)
+            gate.release()
+            await service.memories.settled(DEADLINE)
+            found = (await service.memories.recall(BACKEND, "Lisbon", actor_id=two)).memories
+    assert [memory.text for memory in found] == ["Lives in Lisbon"]
+
+
+async def test_own_ids_of_two_subjects_do_not_meet_on_the_machine_where_code_runs(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program ssh stands for the other machine: its home is a directory here."""
+    home, program = tmp_path / "home", tmp_path / "bin" / "ssh"
+    home.mkdir()
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nfor last; do :; done\ncd {home} && exec sh -c "$last"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    seen: list[str] = []
+    async with running(data_dir, allow_tools=("shell",), approve=("shell",), sandbox="ssh:elsewhere") as service:
+        for caller in (ALICE, BOB):
+            await service.agents.create(caller, AgentDraft(name="Worker", tools=("shell",)))
+            for _ in range(2):
+                command = order("shell", command=f"echo {caller.subject} >> who; cat who")
+                await ask(service, caller, command, session_id=SessionId("notes"), agent_id="worker")
+            page = await service.sessions.read(caller, SessionId("notes"))
+            seen.append([message.text for message in page.messages if message.role == "tool"][-1])
+    assert (seen[0].count("alice"), seen[0].count("bob")) == (2, 0)
+    assert (seen[1].count("alice"), seen[1].count("bob")) == (0, 2)
 
 
 async def test_a_subject_that_has_nothing_is_named_and_not_made(service: Service, data_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""A client of JSON-RPC alone, of any revision of the protocol, to a server in the test's own process.
+"""A client of JSON-RPC alone, of any revision of the protocol, to a server in the test's own process or over HTTP.
 
 What a client library hides can be seen here: capabilities, notifications, and results as they are sent.
 """
@@ -8,9 +8,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx2
+from mcp.client.streamable_http import streamable_http_client
 from mcp.server import Server
+from mcp.shared.inbound import NAME_BEARING_METHODS, encode_header_value
 from mcp.shared.memory import create_client_server_memory_streams
-from mcp.shared.message import SessionMessage
+from mcp.shared.message import ClientMessageMetadata, SessionMessage
 from mcp_types import (
     CLIENT_CAPABILITIES_META_KEY,
     CLIENT_INFO_META_KEY,
@@ -67,8 +70,26 @@ class Wire:
         answer.add_done_callback(lambda done: done.cancelled() or done.exception())  # a stream is often just left
         self._waiting[number] = answer
         message = JSONRPCRequest(jsonrpc="2.0", id=number, method=method, params=body)
-        await self._outgoing.send(SessionMessage(message))
+        await self._outgoing.send(SessionMessage(message, metadata=self._stamp(method, body)))
         return number, answer
+
+    def _stamp(self, method: str, body: Mapping[str, Any]) -> ClientMessageMetadata | None:
+        """The headers that HTTP wants; other transports have none."""
+        if method == "initialize":
+            return None
+        headers = {"mcp-protocol-version": self.revision}
+        if self.revision == MODERN:
+            headers["mcp-method"] = method
+            name = body.get(NAME_BEARING_METHODS.get(method, ""))
+            headers |= {"mcp-name": encode_header_value(name)} if isinstance(name, str) else {}
+        return ClientMessageMetadata(headers=headers)
+
+    async def shake_hands(self) -> None:
+        """Where the revision has a handshake."""
+        if self.revision != MODERN:
+            hello = {"protocolVersion": self.revision, "capabilities": self.capabilities, "clientInfo": _INFO}
+            self.initialized = await self.request("initialize", hello)
+            await self.notify("notifications/initialized")
 
     async def request(self, method: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Sends a request and returns its result; raises Refused."""
@@ -81,17 +102,19 @@ class Wire:
 
     async def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:
         message = JSONRPCNotification(jsonrpc="2.0", method=method, params=dict(params) if params else None)
-        await self._outgoing.send(SessionMessage(message))
+        await self._outgoing.send(SessionMessage(message, metadata=self._stamp(method, params or {})))
 
-    async def until(self, is_there: Callable[[], bool]) -> None:
-        """Waits until something holds; looks at each message that comes."""
-        async with asyncio.timeout(DEADLINE):
+    async def until(self, is_there: Callable[[], bool], *, seconds: float = DEADLINE) -> None:
+        """Waits until something holds; looks at each message that comes. Raises TimeoutError."""
+        async with asyncio.timeout(seconds):
             while not is_there():
                 self._news.clear()
                 await self._news.wait()
 
     async def listen(self) -> None:
         async for item in self._incoming:
+            if isinstance(item, Exception):
+                raise item
             message = item.message
             match message:
                 case JSONRPCResponse():
@@ -119,16 +142,13 @@ async def wire(
     capabilities: Mapping[str, Any] | None = None,
     answer: Answer | None = None,
 ) -> AsyncGenerator[Wire]:
-    """Connects to a server, and shakes hands where the revision has a handshake."""
+    """Connects to a server, and shakes hands."""
     async with create_client_server_memory_streams() as (client, (incoming, outgoing)):
         wired = Wire(revision, capabilities or {}, client, answer)
         serving = asyncio.create_task(server.run(incoming, outgoing, server.create_initialization_options()))
         listening = asyncio.create_task(wired.listen())
         try:
-            if revision != MODERN:
-                hello = {"protocolVersion": revision, "capabilities": wired.capabilities, "clientInfo": _INFO}
-                wired.initialized = await wired.request("initialize", hello)
-                await wired.notify("notifications/initialized")
+            await wired.shake_hands()
             yield wired
         finally:
             await client[1].aclose()
@@ -136,3 +156,22 @@ async def wire(
             listening.cancel()
             serving.cancel()
             await asyncio.gather(serving, listening, return_exceptions=True)
+
+
+@asynccontextmanager
+async def wire_over_http(
+    url: str, revision: str, headers: Mapping[str, str], *, capabilities: Mapping[str, Any] | None = None
+) -> AsyncGenerator[Wire]:
+    """Connects to the MCP door of a server with these headers, and shakes hands."""
+    async with (
+        httpx2.AsyncClient(headers=dict(headers), timeout=DEADLINE, trust_env=False) as http,
+        streamable_http_client(url, http_client=http) as streams,
+    ):
+        wired = Wire(revision, capabilities or {}, streams, None)
+        listening = asyncio.create_task(wired.listen())
+        try:
+            await wired.shake_hands()
+            yield wired
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)

@@ -80,7 +80,7 @@ def build_service(
             ask=ask,
             describe=lambda agent_id: service.turns.describe(admitted.caller, agent_id),
             sandbox=lambda: sandbox_for(
-                settings.sandbox, workspace=str(store.workspace(session_id)), session=session_id
+                settings.sandbox, workspace=str(store.workspace(session_id)), session=f"{store.subject}/{session_id}"
             ),
             may_interrupt=admitted.depth == 0,
             subject=admitted.caller.subject,

@@ -22,7 +22,10 @@ _PROCESSES = "256"
 
 
 def sandbox_for(setting: str, *, workspace: str, session: str) -> Workspace | Container | Remote:
-    """The sandbox of one session: by AGENT_MCP_SANDBOX, or, where that is empty, its folder `workspace`."""
+    """The sandbox of one session: by AGENT_MCP_SANDBOX, or, where that is empty, its folder `workspace`.
+
+    `session` names it among the sessions of all subjects.
+    """
     kind, _, what = setting.partition(":")
     if kind == "docker":
         return Container(what, workspace=workspace)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
 from agent_mcp.memory.agentcore import AgentCoreFacts
@@ -12,18 +13,23 @@ from agent_mcp.memory.meaning import vectors_if_installed
 from agent_mcp.storage.store import Store
 
 _THREADS = 8
+_MAX_OPEN = 64
+"""How many subjects' memories are kept open."""
 
 Facts = LocalFacts | AgentCoreFacts
 """The memories there are."""
 
 
 class MemoryRoom:
-    """Memories by store. `executor` is for what turns ask of them, so that a slow memory holds no other thread."""
+    """Memories by subject, of one data directory. One that is put away and still in use opens again what it needs.
+
+    `executor` is for what turns ask of them, so that a slow memory holds no other thread.
+    """
 
     def __init__(self, *, sync: bool, agentcore: str | None = None) -> None:
         self._sync = sync
         self._wire = Wire(agentcore) if agentcore else None
-        self._opened: dict[Store, Facts] = {}
+        self._opened: OrderedDict[str, Facts] = OrderedDict()
         self._opening = threading.Lock()
         self.executor = ThreadPoolExecutor(_THREADS, "memory")
         self._wire_executor = ThreadPoolExecutor(2 * _THREADS, "agentcore")
@@ -31,9 +37,12 @@ class MemoryRoom:
     def of(self, store: Store, subject: str) -> Facts:
         """The memory of the subject whose store it is."""
         with self._opening:
-            if store not in self._opened:
-                self._opened[store] = self._open(store, subject)
-            return self._opened[store]
+            facts = self._opened.pop(subject, None) or self._open(store, subject)
+            self._opened[subject] = facts
+            if len(self._opened) > _MAX_OPEN:
+                _, away = self._opened.popitem(last=False)
+                away.close()
+            return facts
 
     def _open(self, store: Store, subject: str) -> Facts:
         if self._wire is None:

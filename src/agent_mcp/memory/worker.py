@@ -37,8 +37,8 @@ class Worker:
         self._submit = submit
         self._do = do
         self._lock = threading.Lock()
-        self._running: dict[Store, Future[None]] = {}
-        self._again: set[Store] = set()
+        self._running: dict[str, Future[None]] = {}
+        self._again: set[str] = set()
         self._closed = False
         self.keeps_up = False
         """Whether what earlier processes left is done too: in a server, not in a command that is over in a moment."""
@@ -49,11 +49,12 @@ class Worker:
             self.start(store, subject)
 
     def start(self, store: Store, subject: str) -> None:
-        """Sees to it that the store's queue is worked off. Any thread; does not wait."""
+        """Sees to it that the subject's queue is worked off. Any thread; does not wait."""
         with self._lock:
-            self._again.add(store)
-            if store not in self._running and not self._closed:
-                self._running[store] = self._submit(self._run(store, subject))
+            self._again.add(subject)
+            if subject not in self._running and not self._closed:
+                # Of the whole subject: jobs of other actors wait there too.
+                self._running[subject] = self._submit(self._run(store.whole, subject))
 
     async def idle(self, seconds: float) -> None:
         """Waits until nothing is being done, not longer than some seconds."""
@@ -68,16 +69,16 @@ class Worker:
 
     async def _run(self, store: Store, subject: str) -> None:
         while True:
-            self._again.discard(store)
+            self._again.discard(subject)
             try:
                 due = await self._work_off(store, subject)
             except AgentMcpError:
                 logger.warning("the memory's queue can't be worked off", exc_info=True)
                 due = None
             with self._lock:
-                if store in self._again and not self._closed:
+                if subject in self._again and not self._closed:
                     continue
-                del self._running[store]
+                del self._running[subject]
             if due is not None and not self._closed:
                 asyncio.get_running_loop().call_later(due + 0.05, self.start, store, subject)
             return

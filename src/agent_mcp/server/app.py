@@ -99,7 +99,7 @@ def build_server(
     service.keep_up()
     tools = tool_table()
     resources = Resources(service)
-    cancels = Cancels(service)
+    cancels = Cancels(service, caller_of)
     prompts = Prompts(service)
     completions = Completions(service, prompts)
     notices = Notices(service, caller_of)

@@ -212,7 +212,7 @@ async def ask_agent(
     except anyio.get_cancelled_exc_class():
         call.cancels.interrupted(call.context, call.caller, asked.followed.turn_id)
         raise
-    call.cancels.answered(call.context)
+    call.cancels.answered(call.context, call.caller)
     return result
 
 

@@ -47,6 +47,8 @@ class Store:
         self.subject = subject
         self._layout = Layout(root)
         self._caller: Caller | None = None
+        self.whole = self
+        """The same without the limits of `seen_by`: for what the server does by itself."""
         self._sync = sync
         self.agents = AgentFiles(self._layout, sync=sync)
         self._sessions = SessionFiles(self._layout, sync=sync, default_ttl=default_ttl)
