@@ -103,6 +103,8 @@ def ask(
     The session's id is printed on stderr; with --session ID the agent remembers. Without PROMPT, or with "-", the
     prompt is read from stdin.
     """
+    if prompt is None and sys.stdin.isatty() and sys.stderr.isatty():
+        click.echo("Write the prompt, and end it with Ctrl-D on a new line:", err=True)
     text = sys.stdin.read() if prompt is None or prompt == "-" else prompt
     asked = Prompt(
         text=text,
