@@ -65,7 +65,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("agents", "recovery", "memory.worker", "memory.lessons"),
     ("outcomes",),
     ("turn_steps",),
-    ("following",),
+    ("following", "unkept"),
     ("turns",),
     # The use cases. `__init__` is their front.
     ("service.stores",),

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from agent_mcp.domain import Failure, SessionMeta, TurnRecord, now
 from agent_mcp.errors import TurnInterrupted
-from agent_mcp.settle import settle
+from agent_mcp.settle import INTERRUPTED, settle
 from agent_mcp.storage.store import Store
 
 _NOT_RUN = "The tool was not run: it was not decided on, and then given up."
@@ -59,8 +59,8 @@ def refuse_pending(store: Store, record: TurnRecord, *, note: str) -> TurnRecord
 def recover(store: Store, record: TurnRecord) -> TurnRecord:
     """Ends an open turn of a dead process, and settles its session. Blocking; its turn lock must be held.
 
-    A turn that was killed after its last message was kept is completed; any other is interrupted. Returns the record
-    as it is now.
+    A turn that was killed after its last message was kept is completed; any other is interrupted, also one that was
+    settled and no further. Returns the record as it is now.
     """
     meta = store.find_session(record.session_id)
     if meta is None or record.first_message is None or meta.last_turn != record.turn_id:
@@ -70,7 +70,7 @@ def recover(store: Store, record: TurnRecord) -> TurnRecord:
         history = store.history(meta)
         finished = not settle(history, partial=store.find_partial(record.turn_id), saved=record.conversation)
         said = history.read(offset=min(record.first_message, history.count()))
-        if said and finished:
+        if said and finished and not said[-1].text.endswith(INTERRUPTED):
             history.make_durable(since=record.first_message)
             ended = record.model_copy(
                 update={
@@ -92,3 +92,13 @@ def recover(store: Store, record: TurnRecord) -> TurnRecord:
     logger.info("turn %s, which was left open, is %s", record.turn_id, ended.status)
     store.save_turn(ended, sync=True)
     return ended
+
+
+def recover_left(store: Store, record: TurnRecord) -> TurnRecord:
+    """As `recover`, for a turn that may have ended meanwhile, which is left as it is."""
+    return recover(store, record) if record.is_open else record
+
+
+def refuse_left(store: Store, record: TurnRecord) -> TurnRecord:
+    """As `refuse_pending`, for a turn that may have gone on or ended meanwhile, which is left as it is."""
+    return refuse_pending(store, record, note=INTERRUPTED) if record.is_pending else record

@@ -15,13 +15,13 @@ from agent_mcp.domain import PendingInput, SessionId, TurnId, TurnRecord
 from agent_mcp.errors import AgentMcpError, SessionBusy, StorageFailed
 from agent_mcp.following import Following, Turn
 from agent_mcp.outcomes import CANCELLED, Outcome, completed, failed, timed_out
-from agent_mcp.recovery import recover, refuse_pending
-from agent_mcp.settle import INTERRUPTED
+from agent_mcp.recovery import recover_left, refuse_left
 from agent_mcp.storage.repair import Repair
 from agent_mcp.storage.store import Store
 from agent_mcp.tally import Tally
 from agent_mcp.turn_queue import Place, TurnQueues
 from agent_mcp.turn_steps import Admitted, Ask, Repeated, begin, end, end_unbegun, resume
+from agent_mcp.unkept import Step, Unkept
 
 if TYPE_CHECKING:
     from strands import Agent
@@ -74,6 +74,7 @@ class TurnEngine:
         self._loop = AgentLoop()
         self._queues = TurnQueues()
         self._turns: dict[TurnId, Turn] = {}
+        self._unkept = Unkept(self._loop, self._put_left_to_end)
 
     def submit(self, ask: Ask) -> Following:
         """Queues a turn, in order of the calls. Does not wait; `Following.admitted` tells whether it was accepted.
@@ -107,7 +108,7 @@ class TurnEngine:
         return store.is_running(record)
 
     async def recover(self, store: Store, record: TurnRecord) -> TurnRecord:
-        """Ends an open turn of a dead process; waits no longer than a moment for a session that is in use."""
+        """Ends an open turn that nobody runs; waits no longer than a moment for a session that is in use."""
         return await asyncio.wrap_future(self._loop.submit(self._recover(store, record)))
 
     async def refuse(self, store: Store, record: TurnRecord) -> TurnRecord:
@@ -115,7 +116,7 @@ class TurnEngine:
 
         Waits no longer than a moment: what was just answered runs, and holds the session for as long.
         """
-        return await asyncio.wrap_future(self._loop.submit(self._put_to_end(store, record, _refused)))
+        return await asyncio.wrap_future(self._loop.submit(self._put_to_end(store, record, refuse_left)))
 
     async def dismiss(self, store: Store, record: TurnRecord, question: PendingInput) -> TurnRecord:
         """Notes that a person saw what a turn waits for and closed it undecided. Returns the record as it is then."""
@@ -211,19 +212,28 @@ class TurnEngine:
                 raise _Cancelled  # It was not seen yet, for the turn's time has only just come.
             return await self._locked(turn, admitted)
         except _Cancelled:
-            return await self._loop.in_thread(end_unbegun, admitted, None)
+            return await self._break_off(admitted, None)
         except AgentMcpError as error:
-            return await self._loop.in_thread(end_unbegun, admitted, error)
+            return await self._break_off(admitted, error)
         except Exception as error:
             logger.exception("turn %s failed", turn.turn_id)
             reason = StorageFailed(
                 f"The turn broke off ({type(error).__name__}; the server's log says why). The session is usable: "
                 "read_transcript shows what was kept of the turn, ask again."
             )
-            return await self._loop.in_thread(end_unbegun, admitted, reason)
+            return await self._break_off(admitted, reason)
         finally:
             if lock.is_locked:
                 await lock.release()
+
+    async def _break_off(self, admitted: Admitted, error: AgentMcpError | None) -> TurnRecord:
+        """As `end_unbegun`; where not even that can be written, it is done once it can be."""
+        try:
+            return await self._loop.in_thread(end_unbegun, admitted, error)
+        except Exception as refused:
+            if refused is not error:
+                self._unkept.add(admitted, lambda store, record: end_unbegun(admitted, error))
+            raise (error or refused) from refused
 
     async def _locked(self, turn: Turn, admitted: Admitted) -> TurnRecord:
         """The turn itself, from settling what was left to settling what it left."""
@@ -361,20 +371,22 @@ class TurnEngine:
         store = await self._loop.in_thread(find_store)
         record = await self._loop.in_thread(store.find_turn, turn_id)
         if record is not None and record.is_pending:
-            await self._put_to_end(store, record, _refused)
+            await self._put_to_end(store, record, refuse_left)
         elif record is not None and record.is_open:
             await self._loop.in_thread(store.ask_cancel, turn_id)
 
     async def _recover(self, store: Store, record: TurnRecord) -> TurnRecord:
+        return await self._put_left_to_end(store, record, self._unkept.step(record.turn_id) or recover_left)
+
+    async def _put_left_to_end(self, store: Store, record: TurnRecord, step: Step) -> TurnRecord:
+        """As `_put_to_end`, for a turn that nobody runs."""
         current = await self._loop.in_thread(store.find_turn, record.turn_id)
         if current is not None and current.first_message is None:
             # It never came to its session, whoever uses that now: nothing there to settle, and no lock to wait for.
-            return await self._loop.in_thread(_recovered, store, current)
-        return await self._put_to_end(store, record, _recovered)
+            return await self._loop.in_thread(step, store, current)
+        return await self._put_to_end(store, record, step)
 
-    async def _put_to_end(
-        self, store: Store, record: TurnRecord, step: Callable[[Store, TurnRecord], TurnRecord]
-    ) -> TurnRecord:
+    async def _put_to_end(self, store: Store, record: TurnRecord, step: Step) -> TurnRecord:
         """Takes `step` under the session's lock, unless that is held for long; returns the record as it is then."""
         lock = store.session_lock(record.session_id)
         try:
@@ -387,11 +399,3 @@ class TurnEngine:
             return await self._loop.in_thread(step, store, current) if current else record
         finally:
             await lock.release()
-
-
-def _recovered(store: Store, record: TurnRecord) -> TurnRecord:
-    return recover(store, record) if record.is_open else record
-
-
-def _refused(store: Store, record: TurnRecord) -> TurnRecord:
-    return refuse_pending(store, record, note=INTERRUPTED) if record.is_pending else record

@@ -4,11 +4,13 @@ Run as a program by `servers.Nursery`. What runs in a fork is `agent-mcp serve`,
 """
 
 import array
+import ctypes
 import gc
 import json
 import os
 import signal
 import socket
+import struct
 import sys
 from pathlib import Path
 
@@ -17,9 +19,19 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import engine_tools  # noqa: F401  # pyright: ignore[reportUnusedImport] AGENT_MCP_TOOLS of the servers
 from agent_mcp.cli import main
 from agent_mcp.compose import warm_up
-from proof.spy import Spy
+from proof.spy import OBEYS, Spy
 
 _LONGEST = 65_536
+_CAPABILITY_VERSION_3 = 0x20080522
+
+
+def obey() -> None:
+    """Gives up what lets root write where nobody may; whoever runs as somebody else has it not."""
+    if os.geteuid() == 0:
+        header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
+        nothing = struct.pack("6I", *[0] * 6)
+        if ctypes.CDLL(None, use_errno=True).capset(header, nothing) != 0:
+            raise OSError(ctypes.get_errno(), "capset")
 
 
 def serve(environment: dict[str, str], protocol: int, control: int, errors: int) -> None:
@@ -31,6 +43,8 @@ def serve(environment: dict[str, str], protocol: int, control: int, errors: int)
     os.close(errors)
     os.environ.clear()
     os.environ.update(environment)
+    if environment.get(OBEYS):
+        obey()
     sys.argv = ["agent-mcp", "serve"]
     Spy(environment["AGENT_MCP_DATA_DIR"], socket.socket(fileno=control)).install()
     main()

@@ -23,6 +23,10 @@ DEADLINE = 120.0
 class Refused(Exception):
     """A tool's error, as its text."""
 
+    @property
+    def code(self) -> str:
+        return str(self).rpartition("[")[2].rstrip("]")
+
 
 class Gone(Exception):
     """The server ended before it answered."""
@@ -135,8 +139,9 @@ class Server:
 
     async def reply(self, turn_id: str) -> dict[str, Any]:
         """The reply of a turn, however long it takes; raises Refused, Gone."""
-        while (reply := await self.call("get_reply", turn_id=turn_id))["status"] == "working":
-            pass
+        async with asyncio.timeout(DEADLINE):
+            while (reply := await self.call("get_reply", turn_id=turn_id, wait_seconds=30))["status"] == "working":
+                pass
         return reply
 
     async def plan(self, **plan: Any) -> list[tuple[str, str]]:

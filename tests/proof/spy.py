@@ -14,6 +14,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, cast
 
+OBEYS = "PROOF_OBEYS"
+"""Set in the environment of a server that is to be refused what a directory's mode forbids, also where root runs it."""
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _NEED_SPACE = ("create", "write", "fsync", "mkdir", "link", "replace", "rename")
 """What a full disk refuses: it still lets go of files."""

@@ -52,7 +52,8 @@ def _written(directory: Path, text: str, *, sync: bool) -> Generator[Path]:
                 os.fsync(file.fileno())
         yield Path(name)
     finally:
-        Path(name).unlink(missing_ok=True)
+        with suppress(OSError):  # What is written stands under its own name now; the rest is cleared in time.
+            Path(name).unlink(missing_ok=True)
 
 
 def remove_begun(directory: Path, *, older_than_seconds: float) -> None:
