@@ -55,6 +55,8 @@ class Guard:
         return text.replace(self.old, self.new)
 
 
+_FULL = "test_proof_full.py::test_whatever_write_of_a_turn_is_refused_what_was_there_is_kept_and_the_next_ask_works"
+
 GUARDS = (
     # One turn at a time
     Guard(
@@ -171,6 +173,35 @@ GUARDS = (
         "    store.save_turn(record, sync=True)\n    store.change_session(record.session_id, change, sync=False)\n",
         "    store.save_turn(record, sync=False)\n    store.change_session(record.session_id, change, sync=False)\n",
         "test_durable.py::test_files_and_directories_are_synced_before_the_reply_is_written",
+    ),
+    # Full and forbidden
+    Guard(
+        "a turn that broke off behind its last message is kept",
+        "turn_steps.py",
+        '            if record.status == "completed":\n                return record\n',
+        "            pass\n",
+        f"{_FULL}[a turn with a tool-once]",
+    ),
+    Guard(
+        "the end of a turn is written once it can be",
+        "turns.py",
+        "                self._unkept.add(admitted, lambda store, record: end_unbegun(admitted, error))\n",
+        "                pass\n",
+        f"{_FULL}[a turn with a tool-from there on]",
+    ),
+    Guard(
+        "a turn that was settled and no further is not completed",
+        "recovery.py",
+        " and not said[-1].text.endswith(INTERRUPTED)",
+        "",
+        f"{_FULL}[a turn that is cancelled in a tool-once]",
+    ),
+    Guard(
+        "what the system refuses of a conversation is a storage_error",
+        "storage/fenced.py",
+        "    except OSError as error:\n",
+        "    except ZeroDivisionError as error:\n",
+        f"{_FULL}[a turn with a tool-once]",
     ),
     # Killed
     Guard(

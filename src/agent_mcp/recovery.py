@@ -20,7 +20,10 @@ def interrupted(record: TurnRecord, *, kept: bool) -> TurnRecord:
         if kept
         else "Its prompt was withdrawn and the session is as it was before"
     )
-    text = f"The server that ran the turn {record.turn_id} stopped before it was finished. {after}: ask again."
+    text = (
+        f"The turn {record.turn_id} broke off before it was finished: its server stopped, or could not write its end. "
+        f"{after}: ask again."
+    )
     failure = Failure(code=TurnInterrupted.code, message=text)
     return record.model_copy(update={"status": "failed", "ended_at": now(), "failure": failure})
 

@@ -125,7 +125,7 @@ async def goes_on(
     """Nothing is refused any more: the next asks work, in this server and in another one, in one order or the other."""
     if first:
         await place.ask(server, session)
-    await place.check(session, failed=codes)
+    await place.check(session, failed=(*codes, "turn_interrupted"))
     await place.ask(server, session)
     place.check_kept(session)
 
