@@ -3,7 +3,7 @@
 import logging
 from datetime import datetime
 
-from agent_mcp.domain import Failure, SessionMeta, TurnRecord, now
+from agent_mcp.domain import Failure, PendingInput, SessionMeta, TurnRecord, now
 from agent_mcp.errors import TurnInterrupted
 from agent_mcp.settle import INTERRUPTED, settle
 from agent_mcp.storage.store import Store
@@ -105,3 +105,12 @@ def recover_left(store: Store, record: TurnRecord) -> TurnRecord:
 def refuse_left(store: Store, record: TurnRecord) -> TurnRecord:
     """As `refuse_pending`, for a turn that may have gone on or ended meanwhile, which is left as it is."""
     return refuse_pending(store, record, note=INTERRUPTED) if record.is_pending else record
+
+
+def dismiss(store: Store, record: TurnRecord, *, question: PendingInput) -> TurnRecord:
+    """Notes that a person saw what the turn waits for, and decided nothing."""
+    seen = question.model_copy(update={"dismissed": True})
+    pending = tuple(seen if item == question else item for item in record.pending)
+    noted = record.model_copy(update={"pending": pending})
+    store.save_turn(noted, sync=True)
+    return noted

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent_mcp.agent_loop import AgentLoop
@@ -15,7 +16,7 @@ from agent_mcp.domain import PendingInput, SessionId, TurnId, TurnRecord
 from agent_mcp.errors import AgentMcpError, SessionBusy, StorageFailed
 from agent_mcp.following import Following, Turn
 from agent_mcp.outcomes import CANCELLED, Outcome, completed, failed, timed_out
-from agent_mcp.recovery import recover_left, refuse_left
+from agent_mcp.recovery import dismiss, recover_left, refuse_left
 from agent_mcp.storage.repair import Repair
 from agent_mcp.storage.store import Store
 from agent_mcp.tally import Tally
@@ -120,15 +121,8 @@ class TurnEngine:
 
     async def dismiss(self, store: Store, record: TurnRecord, question: PendingInput) -> TurnRecord:
         """Notes that a person saw what a turn waits for and closed it undecided. Returns the record as it is then."""
-
-        def note(store: Store, current: TurnRecord) -> TurnRecord:
-            seen = question.model_copy(update={"dismissed": True})
-            pending = tuple(seen if item == question else item for item in current.pending)
-            noted = current.model_copy(update={"pending": pending})
-            store.save_turn(noted, sync=True)
-            return noted
-
-        return await asyncio.wrap_future(self._loop.submit(self._put_to_end(store, record, note)))
+        step = partial(dismiss, question=question)
+        return await asyncio.wrap_future(self._loop.submit(self._put_to_end(store, record, step)))
 
     def abandon(self, find_store: Callable[[], Store], turn_id: TurnId) -> None:
         """Cancels a turn in whatever state it is. Does not wait; for where nothing may be awaited any more."""
