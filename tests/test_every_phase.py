@@ -169,10 +169,10 @@ async def test_a_model_that_is_busy_to_the_end_of_the_retries_leaves_turns_that_
     calls: dict[str, int] = dict.fromkeys(PHASES, 0)
 
     def script(received: Received) -> Reply:
-        said = received.last_text or next(name for name in PHASES if f"Break {name}" in str(received.messages))
-        name = said.removeprefix("Break ")
+        prompts = [block["text"] for message in received.messages for block in message["content"] if "text" in block]
+        name = prompts[-1].removeprefix("Break ")
         if name not in PHASES:
-            return say(f"You said: {said}")
+            return say(f"You said: {prompts[-1]}")
         phase = PHASES[name]
         if phase.later and received.last_text:
             return use_tool("calculator", {"expression": "6 * 7"})
