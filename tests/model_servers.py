@@ -53,10 +53,11 @@ PROVIDERS = ["anthropic", "gemini", "litellm", "llamacpp", "ollama", "openai"]
 
 
 class ModelServer:
-    """Gives the replies in turn, and keeps the requests."""
+    """Gives the replies in turn, then `always` the same one, and keeps the requests."""
 
-    def __init__(self, provider: str, *replies: Reply) -> None:
+    def __init__(self, provider: str, *replies: Reply, always: Reply | None = None) -> None:
         self.provider = provider
+        self.always = always
         self.requests: list[Json] = []
         self.connections = 0
         self.replies = list(replies)
@@ -125,7 +126,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
         self.owner.requests.append(body)
-        reply = self.owner.replies.pop(0)
+        reply = self.owner.replies.pop(0) if self.owner.replies else self.owner.always
+        assert reply is not None, "one request too many"
         match reply:
             case HangUp():
                 self._hang_up()

@@ -10,7 +10,8 @@ import pytest
 from mcp.client import Client
 
 from bedrock_server import BedrockServer, Gate, Received, Reply, Script, fail, say, use_tool
-from conftest import assert_teaches, call, connect, made, refused
+from conftest import assert_teaches, call, connect, made, refused, text_of
+from engine import Progress
 
 NO_CREDENTIALS = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull, "AGENT_MCP_MODEL": "auto"}
 
@@ -133,6 +134,20 @@ async def test_a_turn_over_its_time_is_a_turn_timeout_and_the_next_one_works(dat
             asked = await call(client, "ask_agent", prompt="Again", session_id="own")
         assert not bedrock.violations
     assert asked["response"] == "Yes."
+
+
+async def test_a_model_that_always_throttles_is_tried_again_in_sight_until_the_turns_time_is_over(
+    data_dir: Path, era: str
+) -> None:
+    progress = Progress()
+    with BedrockServer(lambda _: fail("ThrottlingException")) as bedrock:
+        async with connect(data_dir, env=on(bedrock, AGENT_MCP_TURN_TIMEOUT="3"), mode=era) as client:
+            result = await client.call_tool("ask_agent", {"prompt": "Hi"}, progress_callback=progress)
+        tried = len(bedrock.requests)
+    assert_teaches(text_of(result), "turn_timeout")
+    waits = [message for message in progress.messages if message.startswith("The model is busy; tried again in ")]
+    assert waits[0].endswith(" 1 s")
+    assert tried - len(waits) in (0, 1), "boto tries again by itself too"
 
 
 async def test_a_turn_whose_server_was_killed_is_turn_interrupted(data_dir: Path) -> None:

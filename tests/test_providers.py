@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from agent_mcp.domain import Message
-from agent_mcp.errors import ModelFailed
+from agent_mcp.errors import ModelFailed, TurnTimeout
 from agent_mcp.events import Retrying, TextWritten
+from agent_mcp.models import Models, parse_model
 from agent_mcp.service import AgentDraft, Prompt, Service
 from in_process import CALLER, ask, running
 from model_servers import PROVIDERS, SECRET, HangUp, ModelServer, Refuse, Say, Use
@@ -73,6 +74,39 @@ async def test_a_throttled_or_dropped_call_is_made_again_once_and_told(
     assert followed.reply().response == "Here."
     assert [event for event in told if isinstance(event, Retrying)] == [Retrying(1.0)]
     assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("trouble", [Refuse(429), HangUp()], ids=["429", "hung up"])
+async def test_what_never_ends_is_tried_again_until_the_turns_clock_says_no(
+    data_dir: Path, provider: str, trouble: Refuse | HangUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ModelServer(provider, always=trouble) as server:
+        Models(default="auto", environ=server.environ).build(
+            parse_model(server.model)
+        )  # imported before the clock runs
+        async with served(data_dir, server, monkeypatch, turn_timeout=3.0) as service:
+            followed = (await service.turns.ask(CALLER, Prompt(text="Hi"))).followed
+            told = [event async for event in followed.events(wait=60, pace=0) if isinstance(event, Retrying)]
+            with pytest.raises(TurnTimeout):
+                followed.reply()
+    assert told[0] == Retrying(1.0)
+    # One request for each time that was told, and perhaps one that the clock met: no package tries by itself too.
+    assert len(server.requests) - len(told) in (0, 1)
+
+
+async def test_where_nobody_listens_it_is_tried_twice_more_and_the_error_names_the_operators_part(
+    data_dir: Path, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ModelServer(provider) as server:
+        environ = dict(server.environ)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    async with running(data_dir, model=server.model, environ=environ) as service:
+        followed = (await service.turns.ask(CALLER, Prompt(text="Hi"))).followed
+        told = [event async for event in followed.events(wait=60, pace=0) if isinstance(event, Retrying)]
+        with pytest.raises(ModelFailed, match="can't be reached: the operator"):
+            followed.reply()
+    assert told == [Retrying(1.0), Retrying(2.0)]
 
 
 @pytest.mark.parametrize("torn", [False, True], ids=["in good order", "torn"])
