@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("tally",),
     ("config", "cursors", "turn_queue", "token_limit", "approvals", "sandboxes", "contained", "arguments"),
     ("models.names", "models.ollama_server", "models.clients", "models.failures"),
-    ("models.guarded",),
+    ("models.guarded", "models.effort"),
     ("models.streams", "models.ollama_model", "models.litellm_quiet"),
     ("models.providers",),
     ("models.choice", "models.building"),

@@ -12,6 +12,7 @@ from agent_mcp.model_params import ModelParams
 from agent_mcp.models.building import Order, build
 from agent_mcp.models.choice import Choice, automatic, ready
 from agent_mcp.models.clients import Clients
+from agent_mcp.models.effort import effort_fields
 from agent_mcp.models.names import AUTO, ModelRef, is_covered, parse_model
 from agent_mcp.models.providers import survey
 from agent_mcp.tally import Tally
@@ -63,6 +64,15 @@ class Models:
             f"The model {str(ref)[:100]!r} is not allowed here. Allowed: {allowed}. Leave model out for the server's "
             "default; the operator can allow more with AGENT_MCP_ALLOW_MODELS."
         )
+
+    @staticmethod
+    def check_params(name: str | None, params: ModelParams) -> None:
+        """Raises InvalidArgument for a parameter that the named model is known not to have.
+
+        Of the default model nothing is said here, for it may be another one tomorrow: an ask says it.
+        """
+        if name not in (None, AUTO, "inherit"):
+            effort_fields(parse_model(name), params.get("reasoning_effort"))
 
     def choose(self, name: str | None) -> Choice:
         """The model for an agent that names `name`, or none. Blocking, asks nothing but an Ollama.

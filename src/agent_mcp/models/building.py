@@ -10,6 +10,8 @@ from agent_mcp.errors import InvalidArgument
 from agent_mcp.late import load_strands
 from agent_mcp.model_params import ModelParams
 from agent_mcp.models.clients import STREAMS, Clients
+from agent_mcp.models.effort import effort_fields
+from agent_mcp.models.names import ModelRef
 from agent_mcp.models.ollama_server import base_url
 from agent_mcp.models.providers import PROVIDERS, llamacpp_url
 from agent_mcp.tally import Tally
@@ -21,8 +23,6 @@ _SECRET_ENDS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_TOKEN_BEDROCK")
 """How the variables are named that hold what must not be told."""
 _ANTHROPIC_TOKENS = 32_000
 """Anthropic's API wants a limit with each request; every Claude model since 4 can write as much."""
-_GEMINI_2_THOUGHTS = {"low": 1_024, "medium": 8_192, "high": 24_576}
-"""Tokens to think with, for the models that are not told a level."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,10 @@ class Order:
     def key(self, provider: str) -> str | None:
         name = PROVIDERS[provider].key(self.environ)
         return self.environ[name] if name else None
+
+    def effort(self, provider: str) -> dict[str, Any] | None:
+        """See `effort_fields`."""
+        return effort_fields(ModelRef(provider, self.model_id), self.params.get("reasoning_effort"))
 
 
 def build(provider: str, order: Order) -> Model:
@@ -62,7 +66,7 @@ def _bedrock(order: Order) -> Model:
         "top_p": given.get("top_p"),
         "max_tokens": given.get("max_tokens"),
         "stop_sequences": given.get("stop"),
-        "additional_request_fields": _bedrock_effort(order.model_id, given.get("reasoning_effort")),
+        "additional_request_fields": order.effort("bedrock"),
     }
     return BedrockModel(
         model_id=order.model_id,
@@ -77,21 +81,6 @@ def _bedrock(order: Order) -> Model:
     )
 
 
-def _bedrock_effort(model_id: str, effort: str | None) -> dict[str, Any] | None:
-    """Converse has no field of its own for it: each maker's models read another one."""
-    if effort is None:
-        return None
-    if "anthropic." in model_id:
-        return {"output_config": {"effort": effort}}
-    if "openai." in model_id:
-        return {"reasoning_effort": effort}
-    if "amazon.nova-2" in model_id:
-        return {"reasoningConfig": {"type": "enabled", "maxReasoningEffort": effort}}
-    raise InvalidArgument(
-        f"It is not known how {model_id[:100]!r} is told a reasoning_effort: leave it out of the agent's model_params."
-    )
-
-
 def _anthropic(order: Order) -> Model:
     from strands.models.anthropic import AnthropicModel
     from strands.models.model import CacheConfig
@@ -101,7 +90,7 @@ def _anthropic(order: Order) -> Model:
         "temperature": given.get("temperature"),
         "top_p": given.get("top_p"),
         "stop_sequences": given.get("stop"),
-        "output_config": {"effort": effort} if (effort := given.get("reasoning_effort")) else None,
+        **(order.effort("anthropic") or {}),
     }
     return AnthropicModel(
         client_args={
@@ -153,7 +142,7 @@ def _ollama(order: Order) -> Model:
         "top_p": given.get("top_p"),
         "max_tokens": given.get("max_tokens"),
         "stop_sequences": given.get("stop"),
-        "additional_args": {"think": effort} if (effort := given.get("reasoning_effort")) else None,
+        "additional_args": order.effort("ollama"),
     }
     return WholeOllamaModel(
         base_url(order.environ),
@@ -175,12 +164,8 @@ def _gemini(order: Order) -> Model:
         "top_p": given.get("top_p"),
         "max_output_tokens": given.get("max_tokens"),
         "stop_sequences": given.get("stop"),
+        "thinking_config": order.effort("gemini"),
     }
-    if effort := given.get("reasoning_effort"):
-        older = order.model_id.startswith("gemini-2")
-        params["thinking_config"] = (
-            {"thinking_budget": _GEMINI_2_THOUGHTS[effort]} if older else {"thinking_level": effort.upper()}
-        )
     options = types.HttpOptions(
         base_url=order.environ.get("GOOGLE_GEMINI_BASE_URL"),
         httpx_async_client=order.clients.http,
@@ -205,12 +190,9 @@ def _llamacpp(order: Order) -> Model:
 
     from agent_mcp.models.streams import StreamingClient
 
-    given = dict(order.params)
-    effort = given.pop("reasoning_effort", None)
-    if effort is not None:
-        raise InvalidArgument("llama.cpp takes no reasoning_effort: leave it out of the agent's model_params.")
+    order.effort("llamacpp")
     address = llamacpp_url(order.environ)
-    model = LlamaCppModel(base_url=address, model_id=order.model_id, params=given)
+    model = LlamaCppModel(base_url=address, model_id=order.model_id, params=dict(order.params))
     model.client = order.clients.keep(StreamingClient(base_url=address, timeout=order.clients.http.timeout))
     return model
 

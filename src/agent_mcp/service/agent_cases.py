@@ -247,6 +247,9 @@ class AgentCases:
         """`base` with what the draft says, checked; raises InvalidArgument."""
         if draft.model is not None:
             self._models.check(draft.model)
+        if draft.model is not None or draft.model_params is not None:
+            params = base.model_params if draft.model_params is None else draft.model_params
+            self._models.check_params(base.model if draft.model is None else draft.model, params)
         if draft.tools is not None and len(draft.tools) > _MAX_TOOLS:
             raise InvalidArgument(f"{len(draft.tools)} tools are too many for one agent: give it at most {_MAX_TOOLS}.")
         prompt = base.system_prompt if draft.system_prompt is None else draft.system_prompt
