@@ -16,10 +16,13 @@ from jwt.algorithms import RSAAlgorithm
 
 @dataclass
 class Issuer:
-    """One issuer. `asked` are the paths that were asked for."""
+    """One issuer. `asked` are the paths that were asked for, `said` replaces what its metadata say, and who asks for a
+    path in `moved` is sent elsewhere."""
 
     url: str = ""
     asked: list[str] = field(default_factory=list[str])
+    said: dict[str, str] = field(default_factory=dict[str, str])
+    moved: dict[str, str] = field(default_factory=dict[str, str])
     key: rsa.RSAPrivateKey = field(default_factory=lambda: rsa.generate_private_key(65537, 2048))
 
     def token(self, sub: str, *, key: Any = None, algorithm: str = "RS256", kid: str = "one", **claims: Any) -> str:
@@ -30,7 +33,7 @@ class Issuer:
 
     def document(self, path: str) -> dict[str, Any] | None:
         if path == "/.well-known/openid-configuration":
-            return {"issuer": self.url, "jwks_uri": f"{self.url}/keys"}
+            return {"issuer": self.url, "jwks_uri": f"{self.url}/keys", **self.said}
         if path == "/keys":
             public = json.loads(RSAAlgorithm.to_jwk(self.key.public_key()))
             return {"keys": [{**public, "kid": "one", "alg": "RS256", "use": "sig"}]}
@@ -46,7 +49,10 @@ def issuing() -> Generator[Issuer]:
             issuer.asked.append(self.path)
             document = issuer.document(self.path)
             body = json.dumps(document).encode()
-            self.send_response(200 if document else 404)
+            elsewhere = issuer.moved.get(self.path)
+            self.send_response(302 if elsewhere else 200 if document else 404)
+            if elsewhere:
+                self.send_header("Location", elsewhere)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

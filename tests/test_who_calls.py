@@ -1,9 +1,12 @@
 """Who calls over HTTP: tokens, OAuth, actors, hosts and origins, and the limits of each subject."""
 
 import logging
+import select
+import socket
 import stat
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -18,7 +21,7 @@ from agent_mcp.letting_in import check_address
 from agent_mcp.token_file import TokenFile
 from issuer import Issuer, issuing
 from life import shell
-from web import Web, serving
+from web import DEADLINE, Web, serving
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -233,3 +236,79 @@ def test_unknown_keys_do_not_make_the_issuer_be_asked_again_and_again(oauth: Web
     for number in range(20):
         oauth.rest.get("/api/v1/sessions", headers=bearer(issuer.token("user", kid=f"unknown-{number}")))
     assert issuer.asked.count("/keys") <= before + 2
+
+
+def test_an_issuers_user_is_nobody_of_the_token_file_though_both_have_one_name(issuer: Issuer, tmp_path: Path) -> None:
+    file = TokenFile(tmp_path / "tokens.toml")
+    ours, theirs = bearer(file.add(name="user-1", subject="user-1")), bearer(issuer.token("user-1"))
+    with serving(tmp_path / "data", tokens=file.path, oauth_issuer=issuer.url, oauth_audience="agents") as web:
+        for headers, name in ((ours, "Ann"), (theirs, "Bob")):
+            body = {"prompt": f"My name is {name}", "session_id": "notes"}
+            said = web.post("/agents/assistant/invoke", body, headers=headers)
+            assert (said.json()["actor_id"], said.json()["new_session"]) == ("user-1", True)
+        for headers, name, other in ((ours, "Ann", "Bob"), (theirs, "Bob", "Ann")):
+            found = web.rest.get("/api/v1/sessions/notes/messages", headers=headers).text
+            assert name in found
+            assert other not in found
+
+
+@pytest.mark.parametrize("lie", ["another issuer", "keys elsewhere", "keys over http", "keys behind a redirect"])
+def test_keys_are_taken_only_from_where_the_issuer_itself_says_that_they_are(lie: str, tmp_path: Path) -> None:
+    with issuing() as issuer, issuing() as other:
+        if lie == "another issuer":
+            issuer.said["issuer"] = other.url
+        elif lie == "keys elsewhere":
+            issuer.said["jwks_uri"] = f"{other.url}/keys"
+        elif lie == "keys over http":
+            issuer.said["jwks_uri"] = f"{issuer.url.replace('127.0.0.1', '0.0.0.0')}/keys"  # here, under no name of it
+        else:
+            issuer.moved["/keys"] = f"{other.url}/keys"
+        with serving(tmp_path / "data", oauth_issuer=issuer.url, oauth_audience="agents") as web:
+            signed = issuer.token("user", key=other.key)
+            status = web.rest.get("/api/v1/sessions", headers=bearer(signed)).status_code
+            mine = web.rest.get("/api/v1/sessions", headers=bearer(issuer.token("user"))).status_code
+        # Where its keys lie is the issuer's to say, in its own name and over a way that nobody can change.
+        assert (status, mine) == ((200, 401) if lie == "keys elsewhere" else (401, 401))
+        assert ("/keys" in other.asked) == (lie == "keys elsewhere")
+
+
+def test_a_body_without_end_is_not_read_to_its_end(web: Web, file: TokenFile) -> None:
+    token = file.add(name="endless", subject="endless")
+    host, port = web.url.removeprefix("http://").split(":")
+    head = (
+        f"POST /api/v1/sessions HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {token}\r\n"
+        "Content-Type: application/json\r\n"
+    )
+    with socket.create_connection((host, int(port)), timeout=DEADLINE) as told:
+        told.sendall(f"{head}Content-Length: 10000000000\r\n\r\n".encode())
+        assert told.recv(12) == b"HTTP/1.1 413"
+    piece = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+    with socket.create_connection((host, int(port)), timeout=DEADLINE) as untold:
+        untold.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+        left = 500
+        while left and not select.select([untold], [], [], 0)[0]:
+            with suppress(ConnectionError):
+                untold.sendall(piece)
+            left -= 1
+        assert left, "32 MiB were read"
+        assert untold.recv(12) == b"HTTP/1.1 413"
+
+
+def test_the_operators_agents_are_everybodys_to_ask_and_nobodys_to_change(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "guide.md").write_text("---\nname: Guide\n---\nYou show the way.\n")
+    file = TokenFile(tmp_path / "tokens.toml")
+    one, two = (bearer(file.add(name=name, subject=name)) for name in ("one", "two"))
+    with serving(tmp_path / "data", tokens=file.path, agents_path=(shared,)) as web:
+        guide = "/api/v1/agents/guide"
+        for headers in (one, two):
+            assert web.rest.get(guide, headers=headers).json()["system_prompt"] == "You show the way."
+            asked = web.post("/agents/guide/invoke", {"prompt": "Hello"}, headers=headers)
+            assert asked.json()["agent_id"] == "guide"
+        changed = web.rest.patch(guide, json={"system_prompt": "You lead astray."}, headers=one)
+        deleted = web.rest.delete(guide, headers=one)
+        assert not changed.is_success or changed.json()["source"] == "own", changed.text
+        assert web.rest.get(guide, headers=two).json()["system_prompt"] == "You show the way."
+        assert [path.name for path in shared.iterdir()] == ["guide.md"]
+        assert (shared / "guide.md").read_text() == "---\nname: Guide\n---\nYou show the way.\n", deleted.text
