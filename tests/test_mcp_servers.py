@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from agent_mcp.doctor import examine
 from agent_mcp.domain import LOCAL_SUBJECT, Caller
 from agent_mcp.errors import ToolNotAllowed
 from agent_mcp.ids import AgentId
@@ -186,7 +187,17 @@ async def test_another_subjects_server_is_not_given_even_to_a_definition_that_na
         reply = await ask(service, order("mcp__theirs__whoami"), agent="worker")
         assert [call.status for call in reply.tool_calls] in ([], ["error"])
         assert "pid=" not in reply.response
-        assert LOCAL_SUBJECT == "local"
+        (listed,) = (await service.agents.list_agents(CALLER, query="worker")).agents
+        assert listed.tools == ("calculator",)
+        assert "'mcp:theirs' is unknown or not allowed" in listed.warnings[0]
+        offers = {subject: service.toolbox.offers(subject=subject) for subject in (LOCAL_SUBJECT, "acme")}
+        for subject, allowed in ((LOCAL_SUBJECT, False), ("acme", True)):
+            (offer,) = (offer for offer in offers[subject] if offer.name == "mcp:theirs")
+            assert (offer.allowed, offer.why) == (allowed, "of AGENT_MCP_MCP_SERVERS, approve writes, for acme only")
+        # To the operator, who looks at a server for many, it is nothing that is broken.
+        found = await examine(service, CALLER)
+        assert [finding.text for finding in found if not finding.ok] == []
+        assert "mcp:theirs" not in next(finding.text for finding in found if finding.what == "tools")
 
 
 async def test_a_server_over_http_is_used_and_found_again_after_it_was_started_anew(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from agent_mcp.ids import AgentId
 from agent_mcp.service import AgentDraft, Service
 from in_process import CALLER, ask, running
@@ -85,9 +87,17 @@ async def test_the_search_is_offered_only_where_the_domains_let_its_service_be_a
             assert ("web_search" in service.toolbox.names()) is offered, domains
 
 
-async def test_a_search_that_can_not_be_made_is_an_error_that_says_what_helps(data_dir: Path) -> None:
-    """Without a key, and here without a network to search in."""
+async def test_a_search_that_can_not_be_made_is_an_error_that_says_what_helps(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a key. The library finds no way to any search engine: where it is sent nobody listens."""
+    monkeypatch.setenv("DDGS_PROXY", "http://127.0.0.1:9")
     async with running(data_dir) as service:
         await service.agents.create(CALLER, AgentDraft(name="S", tools=("web_search",)), agent_id=AgentId("s"))
         status, text = await search(service, query="")
         assert (status, "the query is empty" in text) == ("error", True)
+        status, text = await search(service)
+        assert (status, "The search failed: " in text) == ("error", True)
+        assert "TAVILY_API_KEY or BRAVE_API_KEY" in text
+        assert "\n" not in text
+        assert (await ask(service, order("current_time"), agent="s")).status == "completed"

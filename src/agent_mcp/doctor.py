@@ -34,7 +34,7 @@ def _examine(service: Service, caller: Caller) -> list[Finding]:
     findings.append(_data_directory(service, caller))
     findings.append(_model(service))
     findings.extend(Finding(True, "provider", line) for line in service.models.survey())
-    offers = service.toolbox.offers()
+    offers = service.toolbox.offers(subject=caller.subject)
     allowed = ", ".join(offer.name for offer in offers if offer.allowed)
     others = "; ".join(f"{offer.name}: {offer.why}" for offer in offers if not offer.allowed)
     findings.append(Finding(True, "tools", f"agents may be given {allowed}; AGENT_MCP_TOOLS adds more"))
@@ -51,7 +51,9 @@ def _examine(service: Service, caller: Caller) -> list[Finding]:
     if findings[1].ok:
         store = service.store(caller)
         agents, warnings = service.agents.all(store)
-        warnings += [w for agent in agents.values() for w in service.agents.usable(store, agent).warnings]
+        warnings += [
+            w for agent in agents.values() for w in service.agents.usable(store, agent, operator=True).warnings
+        ]
         findings.extend(Finding(False, "agents", warning) for warning in warnings)
         findings.extend(
             Finding(True, "careful", f"the agent {agent.agent_id} has {risk}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent_mcp import agent_library, cursors
-from agent_mcp.domain import AgentId, AgentSpec, Caller, Fact, MemoryMode, now, slug
+from agent_mcp.domain import LOCAL_SUBJECT, AgentId, AgentSpec, Caller, Fact, MemoryMode, now, slug
 from agent_mcp.errors import AgentExists, AgentNotFound, Forbidden, InvalidArgument, ModelNotAllowed
 from agent_mcp.model_params import ModelParams
 from agent_mcp.models import Models
@@ -143,7 +143,7 @@ class AgentCases:
         return AgentPage(
             agents=tuple(shown),
             examples=tuple(agent_library.examples()),
-            warnings=(*warnings, *self._toolbox.warnings, *(w for agent in shown for w in agent.warnings)),
+            warnings=(*warnings, *self._of_settings(caller), *(w for agent in shown for w in agent.warnings)),
             next_cursor=cursors.encode([shown[-1].agent_id]) if len(shown) < len(found) else None,
         )
 
@@ -156,6 +156,10 @@ class AgentCases:
     def markdown(self, caller: Caller, agent_id: AgentId) -> str:
         """The agent's file; raises as `get`."""
         return render(self.definition(self._stores.of(caller), agent_id))
+
+    def _of_settings(self, caller: Caller) -> list[str]:
+        """What is wrong with the operator's settings: nobody else's business."""
+        return self._toolbox.warnings if caller.subject == LOCAL_SUBJECT else []
 
     # For the other use cases: blocking
 
@@ -179,11 +183,15 @@ class AgentCases:
             )
         return agent
 
-    def usable(self, store: Store, agent: AgentSpec) -> AgentSpec:
-        """The agent without what a hand-written file asks for and can't have, with a warning for each."""
+    def usable(self, store: Store, agent: AgentSpec, *, operator: bool = False) -> AgentSpec:
+        """The agent without what a hand-written file asks for and can't have, with a warning for each.
+
+        What only other subjects may use can't be had; for the `operator` it is no reason for a warning.
+        """
         # Looking for all agents reads their files: only where one of them is named.
         agents = self.all(store)[0] if any(tool.startswith(AGENT_PREFIX) for tool in agent.tools) else {}
-        tools = tuple(tool for tool in agent.tools if self._toolbox.is_allowed(tool, agents=agents))
+        subject = None if operator else store.subject
+        tools = tuple(tool for tool in agent.tools if self._toolbox.is_allowed(tool, agents=agents, subject=subject))
         warnings = [
             *agent.warnings,
             *(

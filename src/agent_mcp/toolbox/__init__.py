@@ -45,6 +45,8 @@ _RUN_CODE: Mapping[str, builtin.Build] = {
     "shell": builtin.vended("shell"),
 }
 _ON_REQUEST = (*_RUN_CODE, "http_request")
+_MEMORY = ("remember", "recall")
+"""What an agent is given with its memory."""
 _OUTSIDE = ("web_search", "web_fetch", "http_request", "shell", "python_repl")
 _MADE = ("agent_", "mcp_")
 """How the names begin that models see for agents and for tools of MCP servers."""
@@ -111,7 +113,8 @@ class Toolbox:
             **_RUN_CODE,
             "http_request": lambda _: builtin.http_request(internet),
         }
-        self._operator = OperatorTools(modules, reserved=(*_ALWAYS, *_ON_REQUEST, *_OUTSIDE, "read_files"), made=_MADE)
+        reserved = (*_ALWAYS, *_ON_REQUEST, *_OUTSIDE, *_MEMORY, "read_files")
+        self._operator = OperatorTools(modules, reserved=reserved, made=_MADE)
         self._allowed = tuple(name for name in allowed if name in _ON_REQUEST)
         self._unapproved = frozenset(unapproved)
         self._warnings = [
@@ -132,8 +135,9 @@ class Toolbox:
         """Every name that an agent of this subject may be given. Blocking at first: imports the operator's modules."""
         return sorted([*self._safe, *self._allowed, *self._operator.tools(), *self._servers.names(subject)])
 
-    def offers(self) -> list[Offer]:
-        """Every tool that there is, and why agents may be given it or not. Blocking at first, as `names`."""
+    def offers(self, *, subject: str = LOCAL_SUBJECT) -> list[Offer]:
+        """Every tool that there is, and why agents of this subject may be given it or not. Blocking at first, as
+        `names`."""
         return [
             *(Offer(name=name, allowed=True, why="safe") for name in sorted(self._safe)),
             *(
@@ -148,9 +152,7 @@ class Toolbox:
             *(Offer(name=name, allowed=name in self._allowed, why=self._why(name)) for name in sorted(_ON_REQUEST)),
             *(Offer(name=name, allowed=True, why="of AGENT_MCP_TOOLS") for name in sorted(self._operator.tools())),
             *(
-                Offer(
-                    name=f"{MCP_PREFIX}{name}", allowed=True, why=f"of AGENT_MCP_MCP_SERVERS, approve {entry.approve}"
-                )
+                Offer(name=f"{MCP_PREFIX}{name}", allowed=entry.serves(subject), why=entry.terms)
                 for name, entry in sorted(self._servers.entries().items())
             ),
         ]
@@ -169,10 +171,10 @@ class Toolbox:
         """What an operator should know of an agent with these tools; see `toolbox.risks`."""
         return risks(tools, remembers=remembers)
 
-    def is_allowed(self, name: str, *, agents: Collection[AgentId], subject: str | None = None) -> bool:
-        """Whether an agent may be given this tool, where `agents` are the agents that there are.
+    def is_allowed(self, name: str, *, agents: Collection[AgentId], subject: str | None) -> bool:
+        """Whether an agent of this subject may be given this tool, where `agents` are the agents that there are.
 
-        Without a subject, MCP servers that not everybody may use count too: `build` leaves them out then.
+        Without a subject, for the operator, MCP servers count whoever may use them.
         """
         if name.startswith(AGENT_PREFIX):
             return name.removeprefix(AGENT_PREFIX) in agents

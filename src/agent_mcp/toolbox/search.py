@@ -125,6 +125,8 @@ def _ask_ddgs(query: str, count: int) -> list[dict[str, Any]]:
     try:
         return library.DDGS(timeout=_DDGS_SECONDS).text(query, max_results=count)
     except DDGSException as error:
+        if str(error) == "No results found.":
+            return []
         raise WebError(
             f"The search failed: {' '.join(str(error).split())[:200] or type(error).__name__}. Try again later; with "
             "TAVILY_API_KEY or BRAVE_API_KEY the operator can choose a search service that holds."

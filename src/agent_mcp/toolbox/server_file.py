@@ -38,6 +38,12 @@ class ServerEntry(BaseModel):
     def serves(self, subject: str) -> bool:
         return self.subjects is None or subject in self.subjects
 
+    @property
+    def terms(self) -> str:
+        """On what terms it is there, for `doctor`."""
+        whose = "" if self.subjects is None else f", for {', '.join(self.subjects) or 'nobody'} only"
+        return f"of AGENT_MCP_MCP_SERVERS, approve {self.approve}{whose}"
+
 
 class _File(BaseModel):
     mcpServers: dict[str, dict[str, object]]
