@@ -20,8 +20,9 @@ from agent_mcp.storage.history import UNREADABLE, History
 from agent_mcp.token_limit import TokenLimit
 from agent_mcp.toolbox import Bench, Toolbox
 
-_RETRIES = 5
-_FIRST_DELAY_SECONDS = 1
+RETRIES = 5
+FIRST_DELAY_SECONDS = 1
+"""How often a model call is made again at most, and after how long at first: each wait is twice the one before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,7 @@ class AgentFactory:
                 hooks=[approvals, tokens, *hooks],
                 memory_manager=memory,
                 sandbox=bench.sandbox() if tools.run_code else None,
-                retry_strategy=Patience(max_attempts=1 + _RETRIES, initial_delay=_FIRST_DELAY_SECONDS),
+                retry_strategy=Patience(max_attempts=1 + RETRIES, initial_delay=FIRST_DELAY_SECONDS),
                 callback_handler=None,  # Strands' default prints to stdout, which on stdio is the protocol's.
             )
         except (SessionException, *UNREADABLE) as error:
