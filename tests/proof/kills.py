@@ -44,7 +44,7 @@ class Kills:
     def __init__(self, place: Place) -> None:
         self.place = place
 
-    async def _operations(self, prompt: Callable[[], str]) -> Operations:
+    async def operations(self, prompt: Callable[[], str]) -> Operations:
         """What one turn does to the directory, from a dry run."""
         server = await self.place.victim()
         session = await self.place.session(server)
@@ -57,7 +57,7 @@ class Kills:
 
     async def _at(self, choose: Callable[[Operations], list[int]], times: int) -> int:
         """Kills at the chosen operations of a turn with a tool, each in turn."""
-        chosen = choose(await self._operations(_with_tool))
+        chosen = choose(await self.operations(_with_tool))
         killed = 0
         while killed < times:
             server = await self.place.victim()

@@ -1,0 +1,53 @@
+"""What comes while a turn is being kept comes too late: the turn is completed, once, and the session goes on."""
+
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator
+
+import pytest
+import pytest_asyncio
+
+from conftest import held
+from proof.kills import Kills, killing
+from proof.place import telling
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.skipif(sys.platform != "linux", reason="the proof forks its servers and looks into /proc"),
+    pytest.mark.timeout(600),
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def kills(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Kills]:
+    async with held(killing(tmp_path_factory.mktemp("settling"))) as phases:
+        yield phases
+
+
+@pytest.mark.parametrize("what", ["a cancel", "a cancel by another process", "the client's end"])
+async def test_what_comes_while_a_turn_is_being_kept_comes_too_late(kills: Kills, what: str) -> None:
+    place = kills.place
+    done = await kills.operations(telling)
+    written = max(number for number, (kind, name) in enumerate(done) if kind == "replace" and "/message_" in name)
+    first = next(n for n, (kind, _) in enumerate(done) if n > written and kind == "fsync")  # the model has ended
+    last = max(number for number, (kind, name) in enumerate(done) if kind == "replace" and name.startswith("turns/"))
+    for number in (first, last):
+        server = await place.victim()
+        session = await place.session(server)
+        prompt = telling()
+        await server.plan(pause=number)
+        turn = await place.begin(server, session, prompt)
+        assert await server.told("paused")
+        if what == "the client's end":
+            os.kill(server.pid, signal.SIGTERM)
+        else:
+            canceller = server if what == "a cancel" else place.witness
+            # The cancel has been heard when it gives up waiting for the end of the turn.
+            assert (await canceller.call("cancel_turn", turn_id=turn))["status"] == "working"
+        server.go()
+        await place.check(session)
+        assert place.record(turn)["status"] == "completed"
+        assert prompt in session.answered
+        await server.close()
+    assert not list((place.data / "turns").glob("*.cancel"))
