@@ -65,7 +65,7 @@ def _is_part(config: pytest.Config) -> bool:
     )
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(tryfirst=True, optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Takes up what a worker of pytest-xdist has recorded, in the process that started it."""
     output: dict[str, Any] = getattr(node, "workeroutput", None) or {}
