@@ -228,6 +228,57 @@ GUARDS = (
         "                    pass\n",
         "test_session_life.py::test_deleting_a_session_cancels_what_runs_and_waits_in_it_first",
     ),
+    # Deleted (no agent is kept between turns: this is what stands for its eviction)
+    Guard(
+        "the record of a turn goes with its session",
+        "storage/store.py",
+        "            for turn_id in turns:\n                self._turns.remove(turn_id)\n",
+        "            pass\n",
+        "test_session_life.py::test_a_deleted_session_leaves_nothing_behind",
+    ),
+    Guard(
+        "no lock of a deleted session is left",
+        "turns.py",
+        "            await self._loop.in_thread(store.clear_session_lock, session_id)\n",
+        "",
+        "test_proof_deletion.py::test_a_session_that_two_processes_ask_in_is_deleted_by_a_third",
+    ),
+    # Bounded
+    Guard(
+        "old records of turns are removed at the start",
+        "storage/store.py",
+        "            removed = self._turns.remove_old()\n",
+        "            removed: list[TurnId] = []\n",
+        "test_bounded.py::test_a_turns_record_is_gone_after_seven_days_and_what_was_said_is_not",
+    ),
+    Guard(
+        "old records of turns are removed while a server runs",
+        "storage/upkeep.py",
+        "                    self._clear_turns()\n",
+        "                    pass\n",
+        "test_bounded.py::test_a_server_that_runs_for_long_removes_old_records_too",
+    ),
+    Guard(
+        "streams of notices are counted",
+        "server/notices.py",
+        "ListenHandler(self._bus, max_subscriptions=_MOST_LISTENERS,",
+        "ListenHandler(self._bus, max_subscriptions=10**6,",
+        "test_bounded.py::test_only_so_many_streams_of_notices_are_kept_at_once",
+    ),
+    Guard(
+        "connections that are told of changes are counted",
+        "server/notices.py",
+        "and len(self._connections) >= _MOST_LISTENERS:",
+        "and False:",
+        "test_bounded.py::test_only_so_many_connections_of_the_older_revisions_are_told_at_once",
+    ),
+    Guard(
+        "what waits for a follower is bounded",
+        "events.py",
+        "deque(maxlen=_MOST_EVENTS)",
+        "deque()",
+        "test_bounded.py::test_what_waits_for_a_follower_that_is_slow_is_the_latest_and_no_more",
+    ),
 )
 
 

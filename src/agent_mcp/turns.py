@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from filelock import AsyncFileLock
+
 from agent_mcp.agent_loop import AgentLoop
 from agent_mcp.domain import PendingInput, SessionId, TurnId, TurnRecord
 from agent_mcp.errors import AgentMcpError, SessionBusy, StorageFailed
@@ -217,8 +219,7 @@ class TurnEngine:
             )
             return await self._break_off(admitted, reason)
         finally:
-            if lock.is_locked:
-                await lock.release()
+            await self._release(lock, admitted.store, admitted.record.session_id)
 
     async def _break_off(self, admitted: Admitted, error: AgentMcpError | None) -> TurnRecord:
         """As `end_unbegun`; where not even that can be written, it is done once it can be."""
@@ -329,12 +330,7 @@ class TurnEngine:
                 self._turns[record.turn_id].stop.set()
             elif record.is_open:
                 await self._loop.in_thread(store.ask_cancel, record.turn_id)
-
-        def remove(session_id: SessionId) -> None:
-            store.remove_session(session_id)
-            store.remove_session_lock(session_id)
-
-        await self._between_turns(store, subject, session_id, remove)
+        await self._between_turns(store, subject, session_id, store.remove_session)
 
     async def _between_turns(
         self, store: Store, subject: str, session_id: SessionId, work: Callable[[SessionId], T]
@@ -354,8 +350,13 @@ class TurnEngine:
             return await self._loop.in_thread(work, session_id)
         finally:
             place.leave()
-            if lock.is_locked:
-                await lock.release()
+            await self._release(lock, store, session_id)
+
+    async def _release(self, lock: AsyncFileLock, store: Store, session_id: SessionId) -> None:
+        """Lets go of a session's lock, if it is held; of a session that is gone not even that is left."""
+        if lock.is_locked:
+            await self._loop.in_thread(store.clear_session_lock, session_id)
+            await lock.release()
 
     async def _abandon(self, find_store: Callable[[], Store], turn_id: TurnId) -> None:
         turn = self._turns.get(turn_id)
@@ -392,4 +393,4 @@ class TurnEngine:
             current = await self._loop.in_thread(store.find_turn, record.turn_id)
             return await self._loop.in_thread(step, store, current) if current else record
         finally:
-            await lock.release()
+            await self._release(lock, store, record.session_id)

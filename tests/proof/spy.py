@@ -25,8 +25,9 @@ _Function = Callable[..., Any]
 class Spy:
     """Counts the operations below `root` since the last plan, and does at the planned one what is planned.
 
-    A plan: `pause` (number of the operation to wait at), `fail` (the same, to be refused), `until` (the last one to be
-    refused; without it all that follow are), `errno` (by name). Over `control` come the plans, one JSON object a line.
+    A plan: `pause` (number of the operation to wait at, half of it done where it is a write, but for `whole`), `fail`
+    (the same, to be refused), `until` (the last one to be refused; without it just the one), `errno` (by name). Over
+    `control` come the plans, one JSON object a line.
     """
 
     def __init__(self, root: str, control: socket.socket) -> None:
@@ -112,7 +113,7 @@ class Spy:
             self._done.append((kind, name))
             number, plan = len(self._done) - 1, self._plan
         if plan.get("pause") == number:
-            if half is not None:
+            if half is not None and not plan.get("whole"):
                 half()
             self._go.clear()
             self._tell({"paused": number, "kind": kind, "name": name})

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from agent_mcp.domain import DEFAULT_ACTOR, AgentId, SessionId, SessionMeta, parse_agent_id, parse_session_id
-from agent_mcp.errors import InvalidArgument, SessionExists
+from agent_mcp.errors import InvalidArgument, SessionDamaged, SessionExists
 from agent_mcp.late import load_strands
 from agent_mcp.storage import durable
 from agent_mcp.storage.history import UNUSABLE, History, damaged
@@ -90,7 +90,12 @@ class SessionFiles:
             meta = SessionMeta.model_validate_json(path.read_bytes())
             parse_agent_id(meta.agent_id)
         except FileNotFoundError:
-            return self.adopted(session_id)
+            try:
+                return self.adopted(session_id)
+            except SessionDamaged:
+                if not self.is_there(session_id):
+                    return None  # It was deleted as we looked.
+                raise
         except (*UNUSABLE, ValidationError, InvalidArgument):
             raise damaged(session_id, path) from None
         if meta.session_id != session_id:
@@ -104,9 +109,12 @@ class SessionFiles:
 
         Nothing that another process writes in between is lost. `sync` where what can't be counted again changes.
         """
-        with short_lock(self._layout.metadata_lock(session_id)):
+        path = self._layout.metadata_lock(session_id)
+        with short_lock(path):
             meta = self.find(session_id)
             if meta is None:
+                with suppress(OSError):  # Nothing of a session that is gone is left; Windows keeps a file that is open.
+                    path.unlink()
                 return None
             changed = change(meta)
             self._write(self._layout.metadata(session_id), changed, sync_name=sync)

@@ -138,10 +138,11 @@ class Store:
         with storage_errors(self.root):
             self._catalog.erase_sessions(session_ids)
 
-    def remove_session_lock(self, session_id: SessionId) -> None:
+    def clear_session_lock(self, session_id: SessionId) -> None:
         """Removes the lock file of a session that is gone. It must be held: who waits for it takes a new file."""
-        with suppress(OSError):  # Windows keeps a file that is open; it is empty.
-            self._layout.session_lock(session_id).unlink(missing_ok=True)
+        if not self._sessions.is_there(session_id):
+            with suppress(OSError):  # Windows keeps a file that is open; it is empty.
+                self._layout.session_lock(session_id).unlink(missing_ok=True)
 
     def find_session(self, session_id: SessionId) -> SessionMeta | None:
         """Raises SessionDamaged, StorageFailed."""

@@ -26,6 +26,8 @@ LOOKED_AT = 100
 """So many of the sessions that were active last are looked at with every list and search."""
 SWEEP_SECONDS = 2.0
 """Pause between two sweeps over all sessions, where there are few. A sweep uses at most 2 % of a processor."""
+CLEAR_SECONDS = 3600.0
+"""Pause between two looks for records of turns that are too old."""
 SEARCH_WAITS = 20.0
 """Seconds that a search waits for an index that is being made anew."""
 _LONGEST_PAUSE = 60.0
@@ -44,6 +46,7 @@ class Upkeep:
         self._turns = turns
         self._catalog = catalog
         self._swept = False
+        self._next_clearing = time.monotonic() + CLEAR_SECONDS  # whoever opens the store has just done it
         self._sweeping = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -174,6 +177,8 @@ class Upkeep:
                     checked = True
                 if self._somebody_else_swept(pause):
                     continue
+                if time.monotonic() >= self._next_clearing:
+                    self._clear_turns()
                 with self._sweeping:
                     self._sweep(pace=True)
                 self._read_words(go_on=lambda: not self._stop.is_set())
@@ -181,6 +186,12 @@ class Upkeep:
             except (OSError, sqlite3.Error, AgentMcpError):
                 logger.warning("the sweep over the sessions failed and is tried again", exc_info=True)
             pause = min(_LONGEST_PAUSE, max(SWEEP_SECONDS, 50 * (time.thread_time() - began)))
+
+    def _clear_turns(self) -> None:
+        """Removes the records of turns that are too old, also where a server runs for months."""
+        self._next_clearing = time.monotonic() + CLEAR_SECONDS
+        if removed := self._turns.remove_old():
+            self._catalog.remove_turns(removed)
 
     def _somebody_else_swept(self, pause: float) -> bool:
         at = self._catalog.noted(_SWEPT)
