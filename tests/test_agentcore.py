@@ -180,7 +180,9 @@ async def test_setup_creates_a_memory_with_both_strategies_for_one_actor_at_a_ti
 ) -> None:
     done = await shell(data_dir, "memory", "setup", "--name", "team", env=aws.env)
     assert done.out == f"AGENT_MCP_AGENTCORE_MEMORY_ID={MEMORY_ID}\n"
-    [asked] = aws.memories
+    as_json = await shell(data_dir, "memory", "setup", "--name", "team", "--json", env=aws.env)
+    assert as_json.json == {"AGENT_MCP_AGENTCORE_MEMORY_ID": MEMORY_ID}
+    asked, _ = aws.memories
     assert (asked["name"], asked["eventExpiryDuration"]) == ("team", 30)
     assert [next(iter(strategy)) for strategy in asked["memoryStrategies"]] == [
         "semanticMemoryStrategy",

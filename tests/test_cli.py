@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -123,6 +124,28 @@ def test_the_demo_remembers_across_a_restart(tmp_path: Path) -> None:
     assert "remembered" in done.stdout
     assert list((tmp_path / "demo").glob("session_*"))
     assert not (tmp_path / "unused").exists()
+
+
+def test_the_demo_as_json(tmp_path: Path) -> None:
+    done = run(tmp_path / "unused", "demo", "--json", "--data-dir", str(tmp_path / "demo"))
+    told = json.loads(done.stdout)
+    assert (told["remembered"], told["apart"]) == (True, True)
+    first, again, other = told["replies"]
+    assert first["session_id"] == again["session_id"] != other["session_id"]
+
+
+def test_every_command_that_prints_a_result_prints_it_as_json_too() -> None:
+    without = {path for path, one in commands(cli) if not any("--json" in option.opts for option in one.params)}
+    # A server, a script for the shell, and texts in a format that --format names.
+    assert without == {"serve", "completion", "sessions export"}
+
+
+def commands(group: click.Group, above: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name, one in group.commands.items():
+        if isinstance(one, click.Group):
+            yield from commands(one, f"{above}{name} ")
+        else:
+            yield f"{above}{name}", one
 
 
 def test_help_names_every_setting_with_its_variable(data_dir: Path) -> None:

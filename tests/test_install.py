@@ -92,6 +92,15 @@ def test_a_file_that_is_not_there_is_made_for_its_owner_alone_and_the_server_ans
     assert "answers, with" in done.output
 
 
+def test_what_was_done_as_json(home: Path) -> None:
+    made = json.loads(install(home, "cursor", "--json").stdout)
+    assert made["file"] == str(cursor(home))
+    assert made["changed"] is True
+    assert "answers, with" in made["handshake"]
+    again = json.loads(install(home, "cursor", "--json").stdout)
+    assert (again["changed"], "backup" in again and again["backup"]) == (False, None)
+
+
 def test_what_stands_in_the_file_is_kept_and_the_old_file_stays_as_a_backup(home: Path) -> None:
     before = json.dumps(OTHERS, indent="\t", ensure_ascii=False)
     path = written(cursor(home), before)

@@ -214,4 +214,7 @@ async def test_the_shell_remembers_recalls_and_forgets(data_dir: Path) -> None:
         assert (await call(client, "recall", query="celsius", actor_id="anna"))["memories"]
         gone = await shell(data_dir, "memory", "forget", memory_id, "--actor", "anna")
         assert gone.out == f"{memory_id} forgotten\n"
+        second = await shell(data_dir, "memory", "remember", "Prefers Kelvin", "--actor", "anna", "--json")
+        gone = await shell(data_dir, "memory", "forget", second.json["memory_id"], "--actor", "anna", "--json")
+        assert gone.json == {"memory_id": second.json["memory_id"], "deleted": True}
         assert not (await call(client, "recall", query="celsius", actor_id="anna"))["memories"]

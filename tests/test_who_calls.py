@@ -165,6 +165,11 @@ async def test_the_shell_edits_the_file_and_keeps_what_a_person_wrote(tmp_path: 
         "scopes": ["metrics"],
         "created": "",
     }
+    second = await shell(tmp_path / "data", "token", "add", "bob", "--json", env=env)
+    assert second.json | {"token": ""} == {"name": "bob", "subject": "bob", "token": ""}
+    assert TokenFile(path).find(second.json["token"]) is not None
+    gone = await shell(tmp_path / "data", "token", "revoke", "bob", "--json", env=env)
+    assert gone.json == {"name": "bob", "revoked": True}
     assert (await shell(tmp_path / "data", "token", "revoke", "alice", env=env)).code == 0
     assert "# from the operator" in path.read_text("utf-8")
     assert "[invalid_argument]" in (await shell(tmp_path / "data", "token", "revoke", "alice", env=env)).err

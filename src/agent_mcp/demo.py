@@ -9,11 +9,21 @@ from typing import Any
 from mcp import StdioServerParameters
 from mcp.client import Client
 
+from agent_mcp.domain import Fact
+
 _NAME = "John"
 
 
-async def run(data_dir: Path | None, *, say: Callable[[str], object]) -> bool:
-    """Runs the test in `data_dir` (None: a temporary one) and tells each step; returns whether the name was known."""
+class Outcome(Fact):
+    """Whether the name was known in the same session after a restart and in no other, and the three replies."""
+
+    remembered: bool
+    apart: bool
+    replies: tuple[dict[str, Any], ...]
+
+
+async def run(data_dir: Path | None, *, say: Callable[[str], object]) -> Outcome:
+    """Runs the test in `data_dir` (None: a temporary one) and tells each step."""
     with tempfile.TemporaryDirectory(prefix="agent-mcp-demo-") as temporary:
         root = data_dir or Path(temporary)
         first = await _session(root, None, f"My name is {_NAME}", say)
@@ -24,7 +34,7 @@ async def run(data_dir: Path | None, *, say: Callable[[str], object]) -> bool:
     apart = _NAME not in other["response"]
     say(f"Same session after a restart: {'remembered' if remembered else 'FORGOTTEN'}.")
     say(f"Another session: {'knows nothing, as it should' if apart else 'KNOWS the name, which it must not'}.")
-    return remembered and apart
+    return Outcome(remembered=remembered, apart=apart, replies=(first, again, other))
 
 
 async def _session(root: Path, session_id: str | None, prompt: str, say: Callable[[str], object]) -> dict[str, Any]:

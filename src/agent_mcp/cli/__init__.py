@@ -164,13 +164,20 @@ async def _stream(service: Service, following: Followed, *, as_json: bool) -> Re
     type=click.Path(path_type=Path),
     help="Where the session is kept.  [default: a temporary directory]",
 )
+@json_option
 @foreseen
-def demo(data_dir: Path | None) -> None:
+def demo(data_dir: Path | None, as_json: bool) -> None:
     """Tell an agent a name, restart the server, and ask for the name: on the offline model, over MCP."""
     from agent_mcp import demo as demo_session  # MCP's packages take most of a second to import
 
-    if not asyncio.run(demo_session.run(data_dir, say=click.echo)):
+    outcome = asyncio.run(demo_session.run(data_dir, say=_silent if as_json else click.echo))
+    if as_json:
+        print_json(outcome)
+    if not (outcome.remembered and outcome.apart):
         sys.exit(1)
+
+
+def _silent(_: str) -> None: ...
 
 
 @cli.command()

@@ -11,12 +11,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent_mcp.cli.common import foreseen, given_settings, settings_of, use_service, with_settings
+from agent_mcp.cli.common import (
+    foreseen,
+    given_settings,
+    json_option,
+    print_json,
+    settings_of,
+    use_service,
+    with_settings,
+)
 from agent_mcp.hosts import HOSTS, Host, Machine
 from agent_mcp.service import Service
 
 if TYPE_CHECKING:
-    from agent_mcp.install import Entry
+    from agent_mcp.install import Change, Entry
 
 _CREDENTIALS = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY", "gemini": "GEMINI_API_KEY"}
 _NO_SECRETS = {"bedrock": ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION")}
@@ -32,11 +40,14 @@ _NO_SECRETS = {"bedrock": ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION")}
     metavar="NAME",
     help="Also write this variable with its value here, such as a provider's key. May be given again.",
 )
+@json_option
 @click.option("--print", "only_print", is_flag=True, help="Show what would be written, and write nothing.")
 @with_settings
 @click.pass_context
 @foreseen
-def install(context: click.Context, host: str, name: str, with_env: tuple[str, ...], only_print: bool) -> None:
+def install(
+    context: click.Context, host: str, name: str, with_env: tuple[str, ...], as_json: bool, only_print: bool
+) -> None:
     """Add this server to an MCP host, start it once and shake hands.
 
     What else stands in the host's file is kept, and the file as it was stays beside it as a backup. The settings that
@@ -48,23 +59,32 @@ def install(context: click.Context, host: str, name: str, with_env: tuple[str, .
     entry = _entry(context, with_env)
     path = chosen.file(Machine(platform=sys.platform, home=Path.home(), environ=os.environ))
     if only_print:
-        click.echo(f"{chosen.title} reads {path}:", err=True)
+        click.echo(f"{chosen.title} reads {path}:", err=True)  # stdout is JSON anyway
         click.echo(json.dumps({chosen.key: {name: entry.in_form_of(chosen)}}, indent=2, ensure_ascii=False))
         return
     change = add(path, chosen, name, entry)
-    if not change.changed:
-        click.echo(f"{change.path} has it already, and is as it was.")
-    elif change.backup is not None:
-        click.echo(f"Added to {change.path}; what it was before is in {change.backup.name} beside it.")
-    else:
-        click.echo(f"Made {change.path}.")
+    if not as_json:
+        click.echo(_told(change))
     try:
-        click.echo(asyncio.run(shake_hands(entry)) + ".")
+        answer = asyncio.run(shake_hands(entry))
     except BaseException:
         if change.changed:
             undo(change)
         raise
+    backup = str(change.backup) if change.backup is not None else None
+    if as_json:
+        print_json({"file": str(change.path), "changed": change.changed, "backup": backup, "handshake": answer})
+        return
+    click.echo(f"{answer}.")
     _advise(chosen, entry)
+
+
+def _told(change: Change) -> str:
+    if not change.changed:
+        return f"{change.path} has it already, and is as it was."
+    if change.backup is not None:
+        return f"Added to {change.path}; what it was before is in {change.backup.name} beside it."
+    return f"Made {change.path}."
 
 
 def _entry(context: click.Context, with_env: tuple[str, ...]) -> Entry:

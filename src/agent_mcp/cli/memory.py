@@ -66,11 +66,15 @@ def remember(context: click.Context, text: str | None, confirm: str | None, acto
 @command(memory)
 @click.argument("memory_id")
 @_actor_option
-def forget(context: click.Context, memory_id: str, actor: str | None) -> None:
+@json_option
+def forget(context: click.Context, memory_id: str, actor: str | None, as_json: bool) -> None:
     """Delete a remembered fact for good."""
     parsed = parse_memory_id(memory_id)
-    use_service(context, lambda service: service.memories.forget(acting(), parsed, actor_id=_actor(actor)))
-    click.echo(f"{memory_id} forgotten")
+    gone = use_service(context, lambda service: service.memories.forget(acting(), parsed, actor_id=_actor(actor)))
+    if as_json:
+        print_json(gone)
+    else:
+        click.echo(f"{memory_id} forgotten")
 
 
 @command(memory)
@@ -106,7 +110,8 @@ def erase(context: click.Context, actor: str, everything: bool, yes: bool, as_js
     show_default=True,
     help="Days for which AWS keeps what was said in turns of agents with memory auto.",
 )
-def setup(context: click.Context, name: str, event_days: int) -> None:
+@json_option
+def setup(context: click.Context, name: str, event_days: int, as_json: bool) -> None:
     """Create a memory in Bedrock AgentCore, and print the setting that makes agents use it.
 
     It has the strategies semantic and preferences, by which AgentCore learns from turns, for one actor at a time.
@@ -115,7 +120,10 @@ def setup(context: click.Context, name: str, event_days: int) -> None:
         made = create_memory(name, event_days=event_days)
     except Absent as error:
         raise click.ClickException(f"AgentCore did not create the memory: {error}. Nothing was changed.") from None
-    click.echo(f"AGENT_MCP_AGENTCORE_MEMORY_ID={made}")
+    if as_json:
+        print_json({"AGENT_MCP_AGENTCORE_MEMORY_ID": made})
+    else:
+        click.echo(f"AGENT_MCP_AGENTCORE_MEMORY_ID={made}")
     click.echo("AWS takes two or three minutes until it can be used.", err=True)
 
 

@@ -21,10 +21,21 @@ def token() -> None:
 @click.option("--name", help="What to call the token.  [default: the subject]")
 @click.option("--act-as", multiple=True, metavar="PATTERN", help="Actors it may act for: an id, or a beginning and *")
 @click.option("--scope", multiple=True, type=click.Choice(SCOPES), help="What else it may see.")
-def add(context: click.Context, owner: str, name: str | None, act_as: tuple[str, ...], scope: tuple[str, ...]) -> None:
+@json_option
+def add(
+    context: click.Context,
+    owner: str,
+    name: str | None,
+    act_as: tuple[str, ...],
+    scope: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Add a token for SUBJECT and print it, this once: only its hash is kept."""
     secret = _file(context).add(name=name or owner, subject=owner, act_as=act_as, scopes=scope)
-    click.echo(secret)
+    if as_json:
+        print_json({"name": name or owner, "subject": owner, "token": secret})
+    else:
+        click.echo(secret)
     click.echo(f"This is the token {name or owner!r}. It is not shown again.", err=True)
 
 
@@ -44,10 +55,14 @@ def list_tokens(context: click.Context, as_json: bool) -> None:
 
 @command(token)
 @click.argument("name")
-def revoke(context: click.Context, name: str) -> None:
+@json_option
+def revoke(context: click.Context, name: str, as_json: bool) -> None:
     """Revoke a token: the next request that brings it is refused."""
     _file(context).revoke(name)
-    click.echo(f"{name} revoked")
+    if as_json:
+        print_json({"name": name, "revoked": True})
+    else:
+        click.echo(f"{name} revoked")
 
 
 def risks(settings: Settings) -> list[str]:
