@@ -147,7 +147,7 @@ async def test_the_thirty_third_ask_that_would_wait_is_refused_and_leaves_nothin
 FAILURES: dict[str, tuple[Reply, str]] = {
     "access is denied": (fail("AccessDeniedException", "You don't have access."), "You don't have access."),
     "the service fails": (Fault(500, "InternalServerException", "It broke."), "It broke."),
-    "a fault before any text": (Answer([StreamFault("modelStreamErrorException", "No luck.")]), "No luck."),
+    "a fault before any text": (Answer([StreamFault("internalServerException", "No luck.")]), "No luck."),
 }
 FAILURES_MID_TEXT: dict[str, tuple[Reply, str]] = {
     "a fault in the text": (say("Half of ", StreamFault("internalServerException", "It broke.")), "It broke."),
@@ -173,9 +173,20 @@ async def test_a_model_that_fails_before_any_text_gives_one_line_and_the_prompt_
         assert said(model.requests[-1]) == ["Hi", "Hello.", "Again"]
 
 
-@pytest.mark.parametrize("orderly", [False, True], ids=["cut off", "ended in good order"])
-async def test_a_connection_lost_before_any_text_is_tried_again(data_dir: Path, orderly: bool) -> None:
-    with BedrockServer(in_turn(Answer([CutOff(orderly=orderly)]), say("Here."))) as model:
+PASSING: dict[str, Reply] = {
+    "cut off": Answer([CutOff()]),
+    "ended in good order": Answer([CutOff(orderly=True)]),
+    "the stream failed": Answer([StreamFault("modelStreamErrorException")]),
+    "throttled in the stream": Answer([StreamFault("throttlingException")]),
+    "throttled": fail("ThrottlingException"),
+    "not available": fail("ServiceUnavailableException"),
+    "too slow": fail("ModelTimeoutException"),
+}
+
+
+@pytest.mark.parametrize("trouble", PASSING)
+async def test_what_may_pass_by_itself_is_tried_again_before_any_text(data_dir: Path, trouble: str) -> None:
+    with BedrockServer(in_turn(PASSING[trouble], say("Here."))) as model:
         async with serving(data_dir, env=bedrock_env(model)) as server:
             assert (await server.ask("Hi"))["response"] == "Here."
         assert model.violations == []
