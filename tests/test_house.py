@@ -12,7 +12,8 @@ ROOT = Path(agent_mcp.__file__).parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     # What everybody may use.
-    ("__init__", "errors", "events", "late", "offline", "agent_loop", "approval_words"),
+    ("__init__", "errors", "events", "late", "offline", "agent_loop", "approval_words", "trace_export"),
+    ("traces",),
     ("model_params",),
     ("server.__init__", "storage.__init__", "http.__init__"),
     ("ids",),

@@ -12,7 +12,7 @@ from strands.types.exceptions import SessionException
 
 from agent_mcp.approvals import Approvals
 from agent_mcp.context import SummarizingWindow, budget_of
-from agent_mcp.domain import AgentSpec
+from agent_mcp.domain import AgentSpec, TurnId
 from agent_mcp.models import ModelRef, Models
 from agent_mcp.models.guarded import Patience
 from agent_mcp.storage.fenced import FencedSessionManager
@@ -46,6 +46,7 @@ class AgentFactory:
         self,
         spec: AgentSpec,
         *,
+        turn_id: TurnId,
         model: ModelRef,
         history: History,
         bench: Bench,
@@ -78,6 +79,7 @@ class AgentFactory:
                 memory_manager=memory,
                 sandbox=bench.sandbox() if tools.run_code else None,
                 retry_strategy=Patience(max_attempts=1 + RETRIES, initial_delay=FIRST_DELAY_SECONDS),
+                trace_attributes={"agent_mcp.turn_id": turn_id},
                 callback_handler=None,  # Strands' default prints to stdout, which on stdio is the protocol's.
             )
         except (SessionException, *UNREADABLE) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from agent_mcp.config import Settings
@@ -35,11 +35,12 @@ def build_service(
     *,
     authenticated: bool = False,
     internet: Internet | None = None,
+    at_end: Callable[[], None] | None = None,
 ) -> Service:
     """A service over `settings.data_dir`; `environ` is where model providers' credentials are looked for.
 
     `authenticated` says that its callers have shown who they are, so that defaults are those for strangers. `internet`
-    is what web tools see instead of the real one.
+    is what web tools see instead of the real one, `at_end` is called when everything is closed.
     """
     tally = Tally()
     models = Models(
@@ -94,6 +95,7 @@ def build_service(
         )
         return AgentFactory(models=models, toolbox=toolbox).build(
             admitted.spec,
+            turn_id=admitted.record.turn_id,
             model=admitted.model,
             history=store.history_of(admitted.record),
             bench=bench,
@@ -126,6 +128,7 @@ def build_service(
         worker=worker,
         directories=directories,
         tally=tally,
+        at_end=at_end,
     )
     return service
 

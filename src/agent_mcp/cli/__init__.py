@@ -29,6 +29,7 @@ from agent_mcp.events import Retrying, TextWritten, ToolStarted
 from agent_mcp.following import Followed
 from agent_mcp.service import Service
 from agent_mcp.service.admission import Prompt
+from agent_mcp.traces import start_traces
 
 _LEARNING_SECONDS = 30.0
 """How long a command waits, once it has printed the reply, for what the turn taught. Left out, it is done later."""
@@ -69,7 +70,7 @@ def serve(context: click.Context, address: str | None, stateless: bool) -> None:
     from agent_mcp.server.stdio import serve_stdio
 
     async def run() -> None:
-        service = build_service(settings, os.environ)
+        service = build_service(settings, os.environ, at_end=start_traces(os.environ))
         await serve_stdio(build_server(service, warm_up=warm_up), service)
 
     asyncio.run(run())

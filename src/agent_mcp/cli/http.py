@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from agent_mcp.compose import build_service, warm_up
 from agent_mcp.config import Settings
+from agent_mcp.traces import start_traces
 
 HTTP_ADDRESS = "127.0.0.1:8080"
 
@@ -24,7 +25,12 @@ def serve_over_http(settings: Settings, address: str, *, stateless: bool) -> NoR
     listening = listen(host, port)
 
     async def run() -> None:
-        service = build_service(settings, os.environ, authenticated=letting_in.authenticates(settings))
+        service = build_service(
+            settings,
+            os.environ,
+            authenticated=letting_in.authenticates(settings),
+            at_end=start_traces(os.environ),
+        )
         app = letting_in.app_for(
             service, url=settings.public_url or url_of(listening), loopback=is_loopback(host), stateless=stateless
         )

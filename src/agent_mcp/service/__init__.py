@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import anyio.to_thread
@@ -55,6 +55,7 @@ class Service:
         worker: Worker,
         tally: Tally,
         directories: Sequence[AgentDirectory] = (),
+        at_end: Callable[[], None] | None = None,
     ) -> None:
         self.settings = settings
         self.models = models
@@ -63,6 +64,7 @@ class Service:
         self._room = room
         self._worker = worker
         self.tally = tally
+        self._at_end = at_end
         self._stores = Stores(settings, opened=worker.opened)
         self.agents = AgentCases(stores=self._stores, models=models, toolbox=toolbox, directories=directories)
         self.memories = MemoryCases(stores=self._stores, room=room, worker=worker)
@@ -124,3 +126,5 @@ class Service:
         await anyio.to_thread.run_sync(self.toolbox.close)
         self._stores.close()
         self._engine.stop()
+        if self._at_end is not None:
+            await anyio.to_thread.run_sync(self._at_end)
