@@ -279,6 +279,56 @@ GUARDS = (
         "deque()",
         "test_bounded.py::test_what_waits_for_a_follower_that_is_slow_is_the_latest_and_no_more",
     ),
+    # What leaves the process
+    Guard(
+        "traces leave what was said out",
+        "trace_export.py",
+        "super().add_span_processor(WithoutContents(span_processor))",
+        "super().add_span_processor(span_processor)",
+        "test_traces.py::test_a_turn_over_http_is_traced_without_what_was_said_or_searched",
+    ),
+    Guard(
+        "of a trace only what is listed leaves",
+        "trace_export.py",
+        "return name in _NAMES and _NAME.fullmatch(value) is not None",
+        "return True",
+        "test_traces.py::test_a_turn_over_http_is_traced_without_what_was_said_or_searched",
+    ),
+    Guard(
+        "the web framework's own traces are off",
+        "http/app.py",
+        '        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},\n',
+        "",
+        "test_traces.py::test_a_turn_over_http_is_traced_without_what_was_said_or_searched",
+    ),
+    Guard(
+        "traces have only a moment at the end",
+        "traces.py",
+        "ending.join(_STOP_SECONDS)",
+        "ending.join()",
+        "test_traces.py::test_a_collector_that_does_not_answer_holds_nothing_up[hanging]",
+    ),
+    Guard(
+        "metrics need the scope",
+        "http/metrics.py",
+        "if SCOPE not in request.user.scopes:",
+        "if False:",
+        "test_metrics.py::test_with_tokens_this_machine_reads_and_others_need_the_scope",
+    ),
+    Guard(
+        "what a proxy hands on is not this machine's",
+        "http/metrics.py",
+        "        and not any(name in request.headers for name in _FORWARDED)\n",
+        "",
+        "test_metrics.py::test_where_nobody_authenticates_only_this_machine_reads",
+    ),
+    Guard(
+        "metrics are for this machine",
+        "http/metrics.py",
+        "        and is_loopback(request.client.host)\n",
+        "",
+        "test_metrics.py::test_a_peer_on_another_machine_is_not_this_one_whatever_it_names",
+    ),
 )
 
 
