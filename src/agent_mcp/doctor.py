@@ -73,7 +73,7 @@ def _data_directory(service: Service, caller: Caller) -> Finding:
     try:
         service.store(caller)
     except AgentMcpError as error:
-        return Finding(False, "data directory", error.message)
+        return Finding(False, "data directory", f"{root}: {error.message}")
     return Finding(True, "data directory", f"{root} can be written (AGENT_MCP_DATA_DIR)")
 
 

@@ -158,8 +158,14 @@ class TurnTimeout(AgentMcpError):
 
 
 class StorageFailed(AgentMcpError):
+    """`where` is the place on the server's disk, for its operator's eyes only: it is never part of the message."""
+
     code = "storage_error"
     http_status = 507
+
+    def __init__(self, message: str, *, where: str = "") -> None:
+        super().__init__(message)
+        self.where = where
 
 
 def _tree(root: type[AgentMcpError]) -> dict[str, type[AgentMcpError]]:

@@ -78,7 +78,7 @@ def failed(error: Exception) -> Outcome:
         return Outcome(status="completed", stop_reason="max_tokens")
     logger.warning("a turn failed in the model or in Strands", exc_info=error)
     if isinstance(error, SessionException):
-        text = f"The conversation can't be kept: {' '.join(str(error).split())[:500]}. Mend that, and ask again."
+        text = "The conversation can't be kept, and the server's log says why: have that mended, and ask again."
         return Outcome(status="failed", failure=StorageFailed(text))
     if isinstance(error, ContextWindowOverflowException):
         text = "The prompt and what must stay of the conversation are too long for the model: ask something shorter."

@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter
 from agent_mcp.compose import build_service
 from agent_mcp.config import PREFIX, Settings
 from agent_mcp.domain import LOCAL_SUBJECT, Caller
-from agent_mcp.errors import AgentMcpError
+from agent_mcp.errors import AgentMcpError, StorageFailed
 from agent_mcp.service import Service
 
 P = ParamSpec("P")
@@ -50,7 +50,8 @@ def foreseen(command: Callable[P, T]) -> Callable[P, T]:
         try:
             return command(*args, **kwargs)
         except AgentMcpError as error:
-            raise click.ClickException(f"{error.message} [{error.code}]") from None
+            where = f" It is {error.where}." if isinstance(error, StorageFailed) and error.where else ""
+            raise click.ClickException(f"{error.message}{where} [{error.code}]") from None
 
     return run
 

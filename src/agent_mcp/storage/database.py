@@ -118,7 +118,8 @@ class _Failures:
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, sqlite3.Error | OSError):
+            reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())[:200]
             raise StorageFailed(
-                f"The memory {self._name} can't be used ({' '.join(str(error).split())[:200]}), and nothing in it was "
+                f"The memory {self._name} can't be used ({reason}), and nothing in it was "
                 "changed. Sessions are not affected; `agent-mcp doctor` looks at the data directory."
             ) from error
