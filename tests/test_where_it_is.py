@@ -1,6 +1,8 @@
-"""Where the server's data lie is for its operator to know: whoever calls over HTTP is told what is wrong, not where."""
+"""Where the server's data lie is for its operator to know, and what lies there for nobody else to read."""
 
 import logging
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,16 @@ async def test_the_shell_and_doctor_say_where_it_is(tmp_path: Path) -> None:
     examined = await shell(tmp_path / "data", "doctor")
     assert examined.code == 1
     assert str(tmp_path / "data") in examined.out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes of POSIX")
+def test_what_is_kept_can_be_read_by_the_servers_user_only(tmp_path: Path) -> None:
+    """Everything below the directory counts as closed where the directory itself is."""
+    data = tmp_path / "deep" / "data"
+    with serving(data, tokens=None) as web:
+        web.ask("My name is John")
+        web.post("/memories", {"text": "likes tea"})
+        found = {path: stat.S_IMODE(path.stat().st_mode) for path in (data, *data.rglob("*"))}
+    assert found[data] == 0o700
+    locks = data / "locks"
+    assert [path for path, mode in found.items() if mode & 0o077 and locks not in path.parents] == []

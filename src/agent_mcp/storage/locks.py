@@ -35,7 +35,8 @@ class ProcessLock:
     def acquire(self) -> None:
         """Shows that this process lives, and removes what is left of those that were killed; raises OSError."""
         if not self._lock.is_locked:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for directory in (self._directory.parent, self._directory):  # What mkdir makes above has no mode given.
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             for path in self._directory.glob("process-*.lock"):
                 is_free(path)
             self._lock.acquire()
