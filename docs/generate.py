@@ -50,6 +50,10 @@ It must be on a disk of this machine: file locks on network shares are not relie
 
 Credentials and endpoints of model providers are read from their usual variables, such as `AWS_PROFILE` and
 `AWS_REGION`; see the [README](../README.md#models).
+
+Traces are sent where `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set, unless
+`OTEL_SDK_DISABLED=true` or `OTEL_TRACES_EXPORTER=none`; OpenTelemetry's other variables count too. See
+[operating.md](operating.md#traces).
 """
 
 

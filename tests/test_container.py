@@ -45,11 +45,12 @@ def platform_headers() -> dict[str, str]:
 
 
 def started(data: Path) -> Any:
-    """The server as the file starts it, in another data directory and on a port that is free."""
+    """The server as the file starts it, with another data directory and model, and on a port that is free."""
     [command] = given("CMD")
     program, serve, http, address, *options = json.loads(command)
     assert (program, serve, http, address) == ("agent-mcp", "serve", "--http", "0.0.0.0:8000")
-    kept = {name: value for name, value in environment().items() if name not in ("PATH", "AGENT_MCP_DATA_DIR")}
+    there = ("PATH", "AGENT_MCP_DATA_DIR", "AGENT_MCP_MODEL")  # of that machine
+    kept = {name: value for name, value in environment().items() if name not in there}
     return process(data, *options, env=kept, address=address.replace("8000", "0"))
 
 
