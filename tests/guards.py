@@ -329,6 +329,20 @@ GUARDS = (
         "",
         "test_metrics.py::test_a_peer_on_another_machine_is_not_this_one_whatever_it_names",
     ),
+    Guard(
+        "where the data lie is not told",
+        "storage/failures.py",
+        "The server's data directory can't be used",
+        "The server's data directory {root} can't be used",
+        "test_where_it_is.py::test_what_is_refused_for_the_disk_names_no_place_over_http_and_the_log_does",
+    ),
+    Guard(
+        "the data directory is closed to other users",
+        "storage/locks.py",
+        "for directory in (self._directory.parent, self._directory):",
+        "for directory in (self._directory,):",
+        "test_where_it_is.py::test_what_is_kept_can_be_read_by_the_servers_user_only",
+    ),
 )
 
 

@@ -115,7 +115,12 @@ def test_a_turn_over_http_is_traced_without_what_was_said_or_searched(data_dir: 
         assert client.post("/agents/keeper/invoke", json={"prompt": f"Fail {CANARY}"}).status_code == 502
         server.send_signal(signal.SIGTERM)
         assert server.wait(DEADLINE) == 0
+        assert server.stderr is not None
+        log = server.stderr.read()
     assert_no_contents(collector, "keeper", reply["session_id"])
+    # Nor does it stand in the log, whoever writes there.
+    assert reply["turn_id"] in log
+    assert CANARY not in log
     [turn] = [
         span
         for span in collector.spans()
