@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from mcp_types import LATEST_PROTOCOL_VERSION
 
-from bedrock_server import BedrockServer, Gate, say
-from engine import MODEL, by_prompt
+from bedrock_server import Answer, BedrockServer, Gate, Text, say
+from engine import MODEL, NOTE, by_prompt
 from web import DEADLINE, Web, serving
 
-HELD = 12
+HELD = 16
 """Prompts whose answer is held, each at a gate of its own: one for each test."""
 
 
@@ -22,8 +22,9 @@ def gates() -> list[Gate]:
 
 @pytest.fixture(scope="module")
 def model(gates: list[Gate]) -> Generator[BedrockServer]:
-    script = by_prompt({f"Work {n}": say("Half ", gate, "and whole.") for n, gate in enumerate(gates)})
-    with BedrockServer(script) as model:
+    working = {f"Work {n}": say("Half ", gate, "and whole.") for n, gate in enumerate(gates)}
+    thinking = {f"Think {n}": Answer([Text("Thought.")], before=[gate]) for n, gate in enumerate(gates)}
+    with BedrockServer(by_prompt({**working, **thinking})) as model:
         yield model
 
 
@@ -240,3 +241,68 @@ def test_rest_hands_a_turn_back_that_works_on_and_cancels_it_when_told_to(web: W
     assert web.get(f"/turns/{turn_id}").status_code == 202
     assert web.post(f"/turns/{turn_id}/cancel").json()["status"] == "cancelled"
     assert_cancelled(web, session_id, gates[11], turn_id)
+
+
+def test_a_dropped_request_of_rest_that_only_follows_or_repeats_leaves_the_turn_alone(
+    web: Web, gates: list[Gate]
+) -> None:
+    session_id = begun(web)
+    ask, key = {"prompt": "Work 12", "session_id": session_id}, {"Idempotency-Key": "work-12"}
+    with web.dropped("/api/v1/agents/assistant/invoke", ask, key):
+        gates[12].wait_until_reached()
+    turn_id = open_turn(web, session_id)
+    with web.dropped(f"/api/v1/turns/{turn_id}?wait=60", method="GET"):
+        assert open_turn(web, session_id) == turn_id
+    with web.dropped("/api/v1/agents/assistant/invoke", ask, key):
+        assert open_turn(web, session_id) == turn_id
+    assert_goes_on(web, session_id, gates[12])
+
+
+def test_the_cancel_of_a_repeated_request_of_an_older_revision_leaves_the_turn_alone(
+    web: Web, gates: list[Gate]
+) -> None:
+    session_id = begun(web)
+    headers = connected(web)
+    ask = {"prompt": "Work 13", "session_id": session_id}
+    with web.dropped("/api/v1/agents/assistant/invoke", ask, {"Idempotency-Key": "work-13"}):
+        gates[13].wait_until_reached()
+    repeated = tool_call(3, "ask_agent", {**ask, "agent_id": "assistant"}, modern=False)
+    repeated["params"]["_meta"] = {"agent-mcp/idempotency-key": "work-13"}
+    with web.dropped("/mcp", repeated, headers):
+        cancel(web, headers, 3)
+        assert web.get(f"/sessions/{session_id}").json()["open_turn"]["status"] == "working"
+    assert_goes_on(web, session_id, gates[13])
+
+
+def said_in(web: Web, session_id: str) -> list[str]:
+    return [message["text"] for message in web.get(f"/sessions/{session_id}/messages").json()["messages"]]
+
+
+def test_a_turn_that_is_cancelled_while_queued_or_before_any_text_leaves_nothing_in_its_session(
+    web: Web, gates: list[Gate], model: BedrockServer
+) -> None:
+    session_id = begun(web)
+    now = {"wait_seconds": 0, "session_id": session_id}
+    thinking = web.post("/agents/assistant/invoke", {"prompt": "Think 14", **now}).json()["turn_id"]
+    gates[14].wait_until_reached()
+    queued = web.post("/agents/assistant/invoke", {"prompt": "Never asked", **now}).json()["turn_id"]
+    for turn_id in (queued, thinking):
+        assert web.post(f"/turns/{turn_id}/cancel").json()["status"] == "cancelled"
+        assert web.get(f"/turns/{turn_id}").json()["status"] == "cancelled"
+    gates[14].release()
+    assert web.ask("And now?", session_id=session_id)["response"] == "You said: And now?"
+    assert said_in(web, session_id) == ["And now?", "You said: And now?"]
+    assert "Never asked" not in str([received.messages for received in model.requests])
+
+
+def test_a_turn_that_is_cancelled_in_its_text_is_kept_and_closed_with_a_note(web: Web, gates: list[Gate]) -> None:
+    session_id = begun(web)
+    asked = {"prompt": "Work 15", "session_id": session_id, "wait_seconds": 0}
+    turn_id = web.post("/agents/assistant/invoke", asked).json()["turn_id"]
+    gates[15].wait_until_reached()
+    assert web.post(f"/turns/{turn_id}/cancel").json()["status"] == "cancelled"
+    gates[15].release()
+    prompt, kept = said_in(web, session_id)
+    assert prompt == "Work 15"
+    assert kept.startswith("Half")
+    assert NOTE in kept

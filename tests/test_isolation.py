@@ -98,13 +98,23 @@ class Team:
         return stack.enter_context(Member(self.web, token))
 
     def state(self) -> dict[str, Any]:
-        """What is kept for Alice and the local subject: files byte for byte, and what is remembered."""
+        """What is kept for Alice, the local subject, and the actor whom a backend acts for: files byte for byte, and
+        what is remembered."""
         found: dict[str, Any] = {}
-        for root in (self.web.data, subject_root(self.web.data, "alice")):
-            paths = (path for one in ("agents", "turns", "session_*") for path in root.glob(f"{one}/**/*"))
-            found |= {str(path): path.read_bytes() for path in paths if path.is_file()}
+        everything = ("agents", "turns", "session_*")
+        actors = ("session_notes-z*", *(f"turns/{one.turn_id}*" for _, one, _ in self.strangers[-1:]))
+        for subject, parts, actor in (
+            ("local", everything, "%"),
+            ("alice", everything, "%"),
+            ("acme", actors, "acme:two"),
+        ):
+            root = subject_root(self.web.data, subject)
+            files = (path for one in parts for start in root.glob(one) for path in (start, *start.rglob("*")))
+            found |= {str(path): path.read_bytes() for path in files if path.is_file()}
             with closing(sqlite3.connect(f"file:{root / 'memory.db'}?mode=ro", uri=True)) as db:
-                found[str(root)] = db.execute("SELECT * FROM facts").fetchall()
+                rows = db.execute("SELECT * FROM facts WHERE actor_id LIKE ?", [actor]).fetchall()
+                assert rows
+                found[subject] = rows
         return found
 
 

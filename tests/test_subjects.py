@@ -16,6 +16,7 @@ from agent_mcp.errors import (
     Forbidden,
     InvalidArgument,
     RateLimited,
+    SessionDamaged,
     SessionExists,
     SessionNotFound,
     TurnNotFound,
@@ -142,6 +143,16 @@ async def test_a_caller_reaches_only_sessions_of_actors_that_it_may_act_for(serv
     assert "Zoe" in (await ask(service, BACKEND, "What's my name?", session_id=hidden)).reply().response
 
 
+async def test_a_damaged_session_is_there_only_for_who_may_act_for_all(service: Service, data_dir: Path) -> None:
+    hidden = (await ask(service, BACKEND, "My name is Zoe", actor_id=ActorId("acme:two"))).reply().session_id
+    damage(data_dir, hidden)
+    for caller in (ONE, BACKEND):  # whose it is can't be told
+        with pytest.raises(SessionNotFound):
+            await service.sessions.get(caller, hidden)
+    with pytest.raises(SessionDamaged):
+        await service.sessions.get(Caller(subject="acme"), hidden)
+
+
 async def test_an_own_id_that_another_actor_of_the_subject_uses_is_refused(service: Service) -> None:
     notes = SessionId("notes")
     await ask(service, BACKEND, "My name is Zoe", session_id=notes, agent_id="assistant", actor_id=ActorId("acme:two"))
@@ -158,6 +169,11 @@ async def test_more_subjects_than_are_kept_open_all_remember(data_dir: Path, mon
             again = await ask(service, caller, "What's my name?", session_id=reply.session_id)
             assert f"Nr{number}" in again.reply().response
             assert await sessions_of(service, caller, query=f"Nr{number}") == [reply.session_id]
+
+
+def damage(data_dir: Path, session_id: str) -> None:
+    [metadata] = data_dir.glob(f"subjects/*/session_{session_id}/metadata.json")
+    metadata.write_text("{")
 
 
 def make_unfinished(data_dir: Path, turn_id: str) -> None:

@@ -257,7 +257,7 @@ def test_an_issuers_user_is_nobody_of_the_token_file_though_both_have_one_name(i
             assert other not in found
 
 
-@pytest.mark.parametrize("lie", ["another issuer", "keys elsewhere", "keys over http", "keys behind a redirect"])
+@pytest.mark.parametrize("lie", ["another issuer", "keys elsewhere", "keys over http", "moved keys"])
 def test_keys_are_taken_only_from_where_the_issuer_itself_says_that_they_are(lie: str, tmp_path: Path) -> None:
     with issuing() as issuer, issuing() as other:
         if lie == "another issuer":

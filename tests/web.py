@@ -51,14 +51,21 @@ class Web:
         return answer.json()
 
     @contextmanager
-    def dropped(self, path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Generator[None]:
+    def dropped(
+        self,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        method: str = "POST",
+    ) -> Generator[None]:
         """Sends a request, and hangs up at the end of the block without an answer; waits until the server noticed."""
-        content = json.dumps(body).encode()
+        content = b"" if body is None else json.dumps(body).encode()
         given = {"Host": self.url.removeprefix("http://"), "Content-Type": "application/json", **(headers or {})}
         head = "".join(f"{name}: {value}\r\n" for name, value in given.items())
         host, port = self.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as connection:
-            start = f"POST {path} HTTP/1.1\r\n{head}Content-Length: {len(content)}\r\n\r\n"
+            start = f"{method} {path} HTTP/1.1\r\n{head}Content-Length: {len(content)}\r\n\r\n"
             connection.sendall(start.encode() + content)
             mine = connection.getsockname()
             yield
