@@ -43,7 +43,10 @@ class Nursery:
             [sys.executable, program, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            env=server_environment(Path("unused")) | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            # glibc keeps an arena for each thread that ever allocated, and what they hold hides what grows. It reads
+            # this when a program begins, not when it is forked.
+            env=server_environment(Path("unused"))
+            | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "MALLOC_ARENA_MAX": "2"},
         )
         theirs.close()
         self._orders.settimeout(_BEGINNING)

@@ -26,8 +26,9 @@ class Spy:
     """Counts the operations below `root` since the last plan, and does at the planned one what is planned.
 
     A plan: `pause` (number of the operation to wait at, half of it done where it is a write, but for `whole`), `fail`
-    (the same, to be refused), `until` (the last one to be refused; without it just the one), `errno` (by name). Over
-    `control` come the plans, one JSON object a line.
+    (the same, to be refused), `until` (the last one to be refused; without it just the one), `errno` (by name),
+    `blind` (nothing is counted: what was done is kept until the next plan, and grows). Over `control` come the plans,
+    one JSON object a line.
     """
 
     def __init__(self, root: str, control: socket.socket) -> None:
@@ -107,7 +108,7 @@ class Spy:
 
     def _at(self, kind: str, path: Any, dir_fd: int | None = None, *, half: Callable[[], None] | None = None) -> None:
         name = self._name(path, dir_fd)
-        if name is None:
+        if name is None or self._plan.get("blind"):
             return
         with self._mutex:
             self._done.append((kind, name))

@@ -15,6 +15,9 @@ from proof.servers import Nursery, Server
 
 _IN_FLIGHT = 12
 """How many asks of one server are on their way at once: fewer than the queue of one session takes."""
+MORE_KIB = 16 * 1024
+MORE_DESCRIPTORS = 4
+"""What a server may hold more at the end of a soak than after its first fifth: memory, open files."""
 
 
 @dataclass(frozen=True)
@@ -102,34 +105,40 @@ async def soak(
     place: Place, *, asks: int, sessions: int, every: int, say: Callable[[str], None] = lambda _: None
 ) -> list[Sample]:
     """Asks one server for long, in many sessions by turns; what it held from time to time."""
-    # glibc keeps an arena for each thread that ever allocated; without this limit what they hold hides what grows.
-    server = await place.victim(MALLOC_ARENA_MAX="2")
+    server = await place.victim()
+    await server.plan(blind=True)  # What the spy notes of each write would be all that grows.
     names = [await place.session(server, asked=False) for _ in range(sessions)]
     before = len(list((place.data / "turns").iterdir()))
     samples: list[Sample] = []
     free = asyncio.Semaphore(4)
-    done = 0
 
     async def one(session: Session) -> None:
-        nonlocal done
         async with free:
             await place.ask(server, session)
-            done += 1
-            if done % every == 0:
-                samples.append(sample(server.pid, done))
-                say(f"  {json.dumps(vars(samples[-1]))}")
 
-    for _ in range(asks // sessions):
+    for number in range(1, asks // sessions + 1):
         async with asyncio.TaskGroup() as tasks:
             for session in names:
                 tasks.create_task(one(session))
+        done = number * sessions
+        if done // every > (done - sessions) // every:  # No turn runs now.
+            samples.append(sample(server.pid, done))
+            say(f"  {json.dumps(vars(samples[-1]))}")
     for session in names:
         assert len(session.answered) == asks // sessions
         place.check_kept(session)
     records = len(list((place.data / "turns").iterdir())) - before
     assert records == asks, f"{records} files of turns: one record each, and no marks are left"
     await server.close()
+    check_flat(samples)
     return samples
+
+
+def check_flat(samples: Sequence[Sample]) -> None:
+    """Once pools and caches are filled nothing may grow; raises AssertionError."""
+    warm, last = samples[len(samples) // 5], samples[-1]
+    assert last.descriptors <= warm.descriptors + MORE_DESCRIPTORS, f"{warm} became {last}"
+    assert last.resident_kib <= warm.resident_kib + MORE_KIB, f"{warm} became {last}"
 
 
 @asynccontextmanager
