@@ -14,6 +14,7 @@ import pytest
 
 from agent_mcp.errors import InvalidArgument, ModelNotAllowed, NoModel
 from agent_mcp.models import Models, parse_model
+from agent_mcp.models.clients import STREAMS
 from conftest import assert_teaches, call, connect, refused, server_environment
 from in_process import CALLER, running
 
@@ -192,6 +193,22 @@ def test_callers_who_are_authenticated_get_the_default_model_only_unless_the_ope
     with pytest.raises(ModelNotAllowed):
         models.check("openai:gpt-5")
     Models(default="offline", environ={}, authenticated=True, allowed=("openai:*",)).check("openai:gpt-5")
+
+
+@pytest.mark.parametrize("name", ["anthropic", "bedrock", "gemini", "litellm:a/b", "llamacpp", "ollama:a", "openai"])
+def test_a_model_is_built_once_for_its_name_and_parameters(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So all turns share its client, and a change of parameters by one agent is nothing to another."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    keys = ("ANTHROPIC_API_KEY", "GEMINI_API_KEY", "OPENAI_API_KEY")
+    models = Models(default="auto", environ=dict.fromkeys(keys, "not-a-key"))
+    ref = parse_model(name)
+    one = models.build(ref, {"temperature": 0.5})
+    assert models.build(ref, {"temperature": 0.5}) is one
+    assert models.build(ref, {"temperature": 0.6}) is not one
+    if name == "bedrock":
+        inner: Any = getattr(one, "inner")  # noqa: B009
+        # boto keeps ten connections where nothing is said, and throws the others away after each answer.
+        assert inner.client.meta.config.max_pool_connections >= STREAMS
 
 
 async def test_a_model_that_is_not_allowed_is_refused_and_left_out_of_agent_files_with_a_warning(

@@ -25,7 +25,7 @@ from in_process import CALLER, ask, running
 from loopback_web import OTHER, PUBLIC, LoopbackWeb, Page, moved
 
 CANARY = "canary-0b51d9"
-PASSWD = Path("/etc/passwd").read_text().splitlines()[0]
+PASSWD = next(line for line in Path("/etc/passwd").read_text().splitlines() if line.startswith("root:"))
 LURE = "http://lure.example/"
 
 NAMES: dict[str, Sequence[str] | Sequence[Sequence[str]]] = {
