@@ -1,10 +1,11 @@
 """Tools of an operator (AGENT_MCP_TOOLS), for tests of what tools do to a turn."""
 
 import asyncio
+import contextlib
 import socket
 import sys
 
-from strands import tool  # pyright: ignore[reportUnknownVariableType] a parameter of it is a bare dict
+from strands import ToolContext, tool  # pyright: ignore[reportUnknownVariableType] a parameter of it is a bare dict
 
 
 @tool
@@ -44,3 +45,33 @@ async def leave_behind() -> str:
     """Leave something on the loop that calls sys.exit."""
     asyncio.get_running_loop().call_soon(sys.exit, 3)
     return "left"
+
+
+@tool(context=True)
+async def stubborn(port: int, tool_context: ToolContext) -> str:
+    """Go on whatever happens until the test lets go, then ask the agent something, and connect once more behind that.
+
+    Args:
+        port: Where the test listens.
+        tool_context: What Strands gives.
+    """
+    loop = asyncio.get_running_loop()
+
+    def wait() -> None:
+        with socket.create_connection(("127.0.0.1", port), timeout=180) as connection:
+            connection.recv(1)
+
+    async def go_on() -> None:
+        await loop.run_in_executor(None, wait)
+        with contextlib.suppress(Exception):
+            await tool_context.agent.invoke_async("I am still here")
+        await loop.run_in_executor(None, wait)
+
+    left = loop.create_task(go_on())
+    _left.add(left)
+    await asyncio.shield(left)
+    return "gone on"
+
+
+_left: set[asyncio.Task[None]] = set()
+"""Keeps them from being collected."""

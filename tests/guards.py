@@ -704,6 +704,13 @@ GUARDS = (
         "test_session_life.py::test_a_deleted_session_leaves_nothing_behind",
     ),
     Guard(
+        "a turn that has ended writes no more",
+        "turn_steps.py",
+        "        agent.manager.fence()\n",
+        "        pass\n",
+        "test_session_life.py::test_a_tool_that_outlives_its_session_and_asks_its_agent_on_brings_nothing_back",
+    ),
+    Guard(
         "no lock of a deleted session is left",
         "turns.py",
         "            await self._loop.in_thread(store.clear_session_lock, session_id)\n",

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from bedrock_server import BedrockServer, Gate, say
+from bedrock_server import BedrockServer, Gate, say, use_tool
 from conftest import Door, assert_teaches, call, made, refused
-from engine import bedrock_env, by_prompt, reached, record_of, serving
+from engine import ToolDesk, bedrock_env, by_prompt, reached, record_of, serving, tools_env
 from life import Person, files_of, order, shell, waiting_at
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -169,6 +169,23 @@ async def test_deleting_a_session_cancels_what_runs_and_waits_in_it_first(data_d
         kept = made(data_dir) - before
         turns = [name for name in kept if name.startswith("turns/")]
         assert len(turns) == 1, turns  # Elsewhere's
+
+
+async def test_a_tool_that_outlives_its_session_and_asks_its_agent_on_brings_nothing_back(data_dir: Path) -> None:
+    with ToolDesk() as desk, BedrockServer(by_prompt({"Use it": use_tool("stubborn", {"port": desk.port})})) as model:
+        async with serving(data_dir, env=bedrock_env(model, **tools_env())) as server:
+            await server.call("create_agent", name="User", tools=["py:stubborn"])
+            session = await server.start_session("doomed", agent_id="user")
+            await server.ask("Use it", session_id=session, wait_seconds=0)
+            await desk.started()
+            await server.call("delete_session", session_id=session)
+            before = made(data_dir)
+            desk.release()
+            await desk.started()  # the tool has asked its agent, and got what it got
+            assert made(data_dir) == before
+            desk.release()
+            assert (await server.call("list_sessions"))["sessions"] == []
+        assert [received.last_text for received in model.requests] == ["Use it"]
 
 
 async def test_a_session_whose_turn_waits_for_a_person_or_is_being_run_by_one_can_be_deleted(data_dir: Path) -> None:
