@@ -56,6 +56,10 @@ class Guard:
 
 
 _FULL = "test_proof_full.py::test_whatever_write_of_a_turn_is_refused_what_was_there_is_kept_and_the_next_ask_works"
+_PAGE = (
+    "test_told_by_a_page.py::"
+    "test_what_a_page_tells_the_model_to_read_is_read_from_the_public_web_and_the_operators_files_only"
+)
 
 OF_DOORS = (
     # Whose it is: each subject has a store of its own
@@ -816,6 +820,57 @@ GUARDS = (
         "for directory in (self._directory.parent, self._directory):",
         "for directory in (self._directory,):",
         "test_where_it_is.py::test_what_is_kept_can_be_read_by_the_servers_user_only",
+    ),
+    # What a page can talk a model into
+    Guard(
+        "only public addresses are reached",
+        "toolbox/guard.py",
+        "if not addresses or not all(is_public(address) for address in addresses):",
+        "if not addresses:",
+        _PAGE,
+    ),
+    Guard(
+        "the address that was judged is connected to",
+        "toolbox/guard.py",
+        "url = request.url.copy_with(host=address)",
+        "url = request.url",
+        _PAGE,
+    ),
+    Guard(
+        "no link is followed out of the operator's directories",
+        "toolbox/files.py",
+        "flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK",
+        "flags = os.O_RDONLY | os.O_NONBLOCK",
+        _PAGE,
+    ),
+    Guard(
+        "no tool of the operator's stands in for memory",
+        "toolbox/__init__.py",
+        "*_OUTSIDE, *_MEMORY,",
+        "*_OUTSIDE,",
+        "test_operator_tools.py::test_a_tool_by_the_name_of_a_built_in_one_is_left_out_and_doctor_says_so",
+    ),
+    # Models
+    Guard(
+        "what came from a cache counts",
+        "models/guarded.py",
+        "event = _with_all_that_was_read(event)",
+        "pass",
+        "test_prompt_caching.py::test_what_was_in_the_cache_counts_in_a_budget_too",
+    ),
+    Guard(
+        "boto does not try again by itself",
+        "models/building.py",
+        'retries={"total_max_attempts": 1},',
+        'retries={"total_max_attempts": 4},',
+        "test_failures.py::test_a_model_that_always_throttles_is_tried_again_in_sight_until_the_turns_time_is_over",
+    ),
+    Guard(
+        "a wrapped error is judged by what is within",
+        "models/failures.py",
+        "for one in _within(error)]",
+        "for one in [error]]",
+        "test_providers.py::test_a_throttled_or_dropped_call_is_made_again_once_and_told",
     ),
 )
 
