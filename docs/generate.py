@@ -19,6 +19,9 @@ PAGE = ROOT / "docs" / "settings.md"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- settings: made by docs/generate.py -->", "<!-- /settings -->"
 
+BASICS = ("data_dir", "model", "session_ttl", "allow_tools", "files", "mcp_servers", "web_domains")
+"""The settings that README.md shows."""
+
 _DATA_DIR_DEFAULT = "see [Data directory](#data-directory)"
 _FORMS: Mapping[type, str] = {int: "whole number", float: "number", bool: "`on` or `off`", Path: "path", str: "text"}
 _BOUNDS = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
@@ -84,13 +87,17 @@ def form(field: FieldInfo) -> str:
     if many:
         kind = get_args(kind)[0]
     bounds = [
-        f"{word} {getattr(limit, key):g}"
+        f"{word} {_number(getattr(limit, key))}"
         for limit in field.metadata
         for key, word in _BOUNDS.items()
         if hasattr(limit, key)
     ]
     text = _FORMS.get(kind, "text")
     return " ".join(["list" if many else text, *bounds])
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else f"{value:g}"
 
 
 def table(*columns: str, rows: list[list[str]]) -> str:
@@ -102,6 +109,7 @@ def readme_table() -> str:
     rows = [
         [f"`{variable(name)}`", default(field).replace("(#", "(docs/settings.md#"), field.description or ""]
         for name, field in Settings.model_fields.items()
+        if name in BASICS
     ]
     return table("variable", "default", "meaning", rows=rows)
 

@@ -149,7 +149,7 @@ def commands(group: click.Group, above: str = "") -> Iterator[tuple[str, click.C
 
 
 def test_help_names_every_setting_with_its_variable(data_dir: Path) -> None:
-    for arguments in (["--help"], ["serve", "--help"], ["ask", "-h"], ["doctor", "--help"]):
+    for arguments in (["--help"], ["serve", "--help"]):
         done = invoke(data_dir, *arguments)
         assert done.exit_code == 0
         text = " ".join(done.stdout.split())

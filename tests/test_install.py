@@ -178,6 +178,21 @@ def test_print_shows_it_and_writes_nothing(home: Path) -> None:
     assert list(home.iterdir()) == []
 
 
+def test_print_needs_no_model_and_what_is_added_does(home: Path) -> None:
+    shown = install(home, "cursor", "--print", env={"AGENT_MCP_MODEL": "auto"})
+    assert json.loads(shown.stdout)["mcpServers"]["agents"]["env"]["AGENT_MCP_MODEL"] == "auto"
+    refused = install(home, "cursor", env={"AGENT_MCP_MODEL": "auto"})
+    assert refused.exit_code == 1
+    assert "agent-mcp install cursor --model offline" in refused.output
+    assert not cursor(home).exists()
+
+
+def test_where_sessions_lie_is_told(home: Path) -> None:
+    done = install(home, "cursor")
+    assert f"Sessions: in {home / 'data'}" in done.output
+    assert "2592000 s after their last turn" in done.output
+
+
 def test_a_key_is_written_only_where_it_is_asked_for(home: Path) -> None:
     env = {"AGENT_MCP_MODEL": "anthropic:some-model", "ANTHROPIC_API_KEY": "sk-secret"}
     quiet = install(home, "cursor", "--print", env=env)
@@ -221,4 +236,5 @@ def test_in_a_shell_it_says_what_it_did_and_what_comes_next(home: Path) -> None:
     said = done.stdout.splitlines()
     assert said[0] == f"Made {home / '.claude.json'}."
     assert "answers, with" in said[1]
-    assert "next session" in said[2]
+    assert said[2].startswith("Model: offline. Sessions: in ")
+    assert "next session" in said[3]

@@ -163,7 +163,7 @@ except NoModel as error:
     print(error.message)
 """
     said = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, timeout=60)
-    assert "pip install 'agent-mcp[anthropic]'" in said.stdout, said
+    assert "pip install 'strands-agents[anthropic]'" in said.stdout, said
 
 
 @pytest.mark.parametrize(

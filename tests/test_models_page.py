@@ -42,7 +42,7 @@ def test_each_provider_is_there_with_its_package_default_model_and_variables() -
     assert rows.keys() == PROVIDERS.keys()
     for name, (_, package, default, variables) in rows.items():
         provider = PROVIDERS[name]
-        assert list(code(package)) == ([f"agent-mcp[{name}]"] if provider.module else [])
+        assert list(code(package)) == ([f"strands-agents[{name}]"] if provider.module else [])
         assert (name in extras["optional-dependencies"]) is bool(provider.module)
         assert list(code(default)) == ([DEFAULT_MODEL_IDS[name]] if DEFAULT_MODEL_IDS[name] else [])
         said = set(code(variables))

@@ -53,11 +53,6 @@ async def test_the_readme_names_each_tool_with_its_arguments(data_dir: Path) -> 
     assert said == offered
 
 
-def test_the_readme_names_each_setting() -> None:
-    said = [cells[0].strip("`") for cells in rows("Settings")]
-    assert said == [PREFIX + name.upper() for name in Settings.model_fields]
-
-
 def test_the_settings_page_and_table_are_as_generated() -> None:
     script = [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"]
     result = subprocess.run(script, capture_output=True, text=True, timeout=180)

@@ -128,6 +128,36 @@ async def test_turns_are_listed_and_shown_and_one_that_waits_is_cancelled(place:
     assert (again.code, again.err) == (0, f"{place.waiting} cancelled\n")
 
 
+async def test_an_expired_session_is_revived_in_the_shell_and_gets_a_title(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    told = (await shell(data, "ask", "My name is John", "--json")).json["session_id"]
+    edit(data, told, last_active_at=ago(1))
+    assert_one_line(await shell(data, "ask", "What's my name?", "--session", told), "session_expired")
+    changed = await shell(data, "sessions", "update", told, "--ttl", "30d", "--title", "John", "--json")
+    assert (changed.json["title"], changed.json["status"]) == ("John", "active")
+    assert "John" in (await shell(data, "ask", "What's my name?", "--session", told)).out
+    for_ever = await shell(data, "sessions", "update", told, "--ttl", "0")
+    assert for_ever.out == f"{told} 'John' lives for ever\n"
+    assert_one_line(await shell(data, "sessions", "update", told, "--ttl", "soon"), "invalid_argument")
+
+
+async def test_the_flag_model_of_a_new_agent_is_its_own(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    words = ["agents", "create", "Poet", "--model", "offline:small", "--tools", "calculator", "--json"]
+    made = (await shell(data, *words)).json
+    assert (made["model"], made["tools"]) == ("offline:small", ["calculator"])
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("gpt-4o", "openai:gpt-4o"), ("claude-sonnet-4-6", "anthropic:claude-sonnet-4-6"), ("openia:gpt", "openai:gpt")],
+)
+async def test_what_is_no_model_is_told_with_what_was_meant(tmp_path: Path, name: str, meant: str) -> None:
+    done = await shell(tmp_path / "data", "ask", "Hello", "--model", name)
+    assert_one_line(done, "no_model")
+    assert f"Did you mean {meant}?" in done.err
+
+
 async def test_a_session_can_be_deleted_and_those_long_expired_are_pruned(tmp_path: Path) -> None:
     data = tmp_path / "data"
     async with connect(data) as client:

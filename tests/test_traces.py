@@ -202,7 +202,7 @@ def test_what_keeps_traces_from_being_sent_is_one_line_that_says_what_to_do(data
     (tmp_path / "without" / "sitecustomize.py").write_text(WITHOUT, "utf-8")
     endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
     [line] = logged(data_dir, {**endpoint, "PYTHONPATH": str(tmp_path / "without")})
-    assert line.endswith("pip install 'agent-mcp[otel]'")
+    assert line.endswith("pip install 'strands-agents[otel]'")
     [line] = logged(data_dir, {**endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
     assert line.endswith("OTEL_EXPORTER_OTLP_PROTOCOL=grpc is not spoken here: set http/protobuf")
     assert logged(data_dir, {"PYTHONPATH": str(tmp_path / "without")}) == []

@@ -83,7 +83,8 @@ class Settings(BaseModel):
         default=(), description="Origins whose pages may call the HTTP server: https://example.com, comma-separated."
     )
     trust_platform: bool = Field(
-        default=False, description="yes: something in front authenticates; other addresses are served without tokens."
+        default=False,
+        description="on (or yes): something in front authenticates; other addresses are served without tokens.",
     )
     subject_turns: int = Field(default=16, ge=1, description="Turns at once for each authenticated subject.")
     subject_rate: int = Field(default=300, ge=1, description="Requests a minute for each authenticated subject.")

@@ -60,4 +60,4 @@ def _lacks(environ: Mapping[str, str]) -> str | None:
         found = importlib.util.find_spec(_EXPORTER)
     except ModuleNotFoundError:
         found = None
-    return None if found else "the exporter is not installed: pip install 'agent-mcp[otel]'"
+    return None if found else "the exporter is not installed: pip install 'strands-agents[otel]'"

@@ -13,7 +13,17 @@ import click
 
 from agent_mcp import doctor as examination
 from agent_mcp.cli.agents import agents
-from agent_mcp.cli.common import acting, foreseen, json_option, print_json, settings_of, use_service, with_settings
+from agent_mcp.cli.common import (
+    SETTINGS_TOO,
+    acting,
+    foreseen,
+    json_option,
+    print_json,
+    settings_of,
+    use_service,
+    with_settings,
+    with_settings_shown,
+)
 from agent_mcp.cli.completion import agent_ids, completion, session_ids
 from agent_mcp.cli.http import HTTP_ADDRESS, serve_over_http
 from agent_mcp.cli.install import install
@@ -35,9 +45,17 @@ _LEARNING_SECONDS = 30.0
 """How long a command waits, once it has printed the reply, for what the turn taught. Left out, it is done later."""
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+class _Program(click.Group):
+    """A group whose help begins with its commands, because the settings are many."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.format_commands(ctx, formatter)
+        click.Command.format_options(self, ctx, formatter)
+
+
+@click.group(cls=_Program, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="agent-mcp")
-@with_settings
+@with_settings_shown
 @click.pass_context
 def cli(context: click.Context) -> None:
     """A team of agents that remember, for MCP hosts. Without a command: serve MCP on stdin and stdout."""
@@ -55,7 +73,7 @@ def cli(context: click.Context) -> None:
     help=f"Serve MCP at /mcp and REST at /api/v1 over HTTP; by default at {HTTP_ADDRESS}, port 0 takes a free one.",
 )
 @click.option("--stateless", is_flag=True, help="With --http: keep no MCP connections, as some platforms want it.")
-@with_settings
+@with_settings_shown
 @click.pass_context
 @foreseen
 def serve(context: click.Context, address: str | None, stateless: bool) -> None:
@@ -66,6 +84,12 @@ def serve(context: click.Context, address: str | None, stateless: bool) -> None:
         serve_over_http(settings, address, stateless=stateless)
     if stateless:
         raise InvalidArgument("--stateless is for --http: leave it out.")
+    if sys.stdin.isatty():
+        click.echo(
+            "MCP is served on stdin and stdout, for a host that starts this program. For people there are agent-mcp "
+            "ask and agent-mcp --help. Ctrl-C ends this.",
+            err=True,
+        )
     from agent_mcp.server.app import build_server
     from agent_mcp.server.stdio import serve_stdio
 
@@ -80,7 +104,7 @@ def serve(context: click.Context, address: str | None, stateless: bool) -> None:
     os._exit(0)
 
 
-@cli.command()
+@cli.command(epilog=SETTINGS_TOO)
 @click.argument("prompt", required=False)
 @click.option(
     "--agent", help="The agent to ask, for a new session.  [default: assistant]", metavar="ID", shell_complete=agent_ids
@@ -146,7 +170,7 @@ async def _stream(service: Service, following: Followed, *, as_json: bool) -> Re
             case ToolStarted(name):
                 click.echo(f"[uses {name}]", err=True)
             case Retrying(seconds):
-                click.echo(f"[the model is busy; again in {seconds:g} s]", err=True)
+                click.echo(f"[the model does not answer or is busy; again in {seconds:g} s]", err=True)
             case _:
                 pass
     reply = following.reply()
@@ -181,7 +205,7 @@ def demo(data_dir: Path | None, as_json: bool) -> None:
 def _silent(_: str) -> None: ...
 
 
-@cli.command()
+@cli.command(epilog=SETTINGS_TOO)
 @json_option
 @with_settings
 @click.pass_context

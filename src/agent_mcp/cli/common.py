@@ -20,17 +20,26 @@ from agent_mcp.service import Service
 P = ParamSpec("P")
 T = TypeVar("T")
 
+SETTINGS_TOO = "The settings that agent-mcp --help shows can be given here too."
 _SUBJECT = "subject"
 
 
-def with_settings(command: Callable[P, T]) -> Callable[P, T]:
-    """Adds a flag for every setting. A flag wins over the environment, also one that stands before the command."""
+def with_settings(command: Callable[P, T], *, shown: bool = False) -> Callable[P, T]:
+    """Adds a flag for every setting. A flag wins over the environment, also one that stands before the command.
+
+    They are `shown` in the help of what serves; all other commands would have more of them than of their own. A flag
+    that the command has itself, such as the model of an agent, means that.
+    """
+    options = cast("list[click.Parameter]", getattr(command, "__click_params__", []))
+    own = {flag for option in options for flag in option.opts}
 
     def remember(context: click.Context, option: click.Parameter, value: str | None) -> None:
         if value is not None:
             _flags(context)[f"{PREFIX}{str(option.name).removeprefix('setting_').upper()}"] = value
 
     for name, field in reversed(Settings.model_fields.items()):
+        if f"--{name.replace('_', '-')}" in own:
+            continue
         command = click.option(
             f"--{name.replace('_', '-')}",
             f"setting_{name}",
@@ -38,8 +47,14 @@ def with_settings(command: Callable[P, T]) -> Callable[P, T]:
             callback=remember,
             expose_value=False,
             metavar="VALUE",
+            hidden=not shown,
         )(command)
     return command
+
+
+def with_settings_shown(command: Callable[P, T]) -> Callable[P, T]:
+    """The same, in sight."""
+    return with_settings(command, shown=True)
 
 
 def foreseen(command: Callable[P, T]) -> Callable[P, T]:
@@ -60,7 +75,9 @@ def command(group: click.Group, name: str | None = None) -> Callable[[Callable[.
     """A command of `group` with the flags for settings; its errors are one line each."""
 
     def make(function: Callable[..., None]) -> click.Command:
-        return group.command(name)(_with_subject(with_settings(click.pass_context(foreseen(function)))))
+        return group.command(name, epilog=SETTINGS_TOO)(
+            _with_subject(with_settings(click.pass_context(foreseen(function))))
+        )
 
     return make
 

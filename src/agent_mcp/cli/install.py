@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agent_mcp.cli.common import (
+    SETTINGS_TOO,
     foreseen,
     given_settings,
     json_option,
@@ -20,7 +21,11 @@ from agent_mcp.cli.common import (
     use_service,
     with_settings,
 )
+from agent_mcp.config import PREFIX
+from agent_mcp.errors import NoModel
 from agent_mcp.hosts import HOSTS, Host, Machine
+from agent_mcp.models.names import parse_model
+from agent_mcp.models.providers import PROVIDERS
 from agent_mcp.service import Service
 
 if TYPE_CHECKING:
@@ -31,7 +36,7 @@ _NO_SECRETS = {"bedrock": ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION")}
 """Variables of a provider that are no secret, so that they come along unasked."""
 
 
-@click.command()
+@click.command(epilog=SETTINGS_TOO)
 @click.argument("host", type=click.Choice(list(HOSTS)))
 @click.option("--name", default="agents", show_default=True, help="What the server is called in the host.")
 @click.option(
@@ -56,7 +61,7 @@ def install(
     from agent_mcp.install import add, shake_hands, undo  # MCP's packages take most of a second to import
 
     chosen = HOSTS[host]
-    entry = _entry(context, with_env)
+    entry = _entry(context, host, with_env, only_print=only_print)
     path = chosen.file(Machine(platform=sys.platform, home=Path.home(), environ=os.environ))
     if only_print:
         click.echo(f"{chosen.title} reads {path}:", err=True)  # stdout is JSON anyway
@@ -76,6 +81,11 @@ def install(
         print_json({"file": str(change.path), "changed": change.changed, "backup": backup, "handshake": answer})
         return
     click.echo(f"{answer}.")
+    life = int(entry.env[f"{PREFIX}SESSION_TTL"])
+    click.echo(
+        f"Model: {entry.env[f'{PREFIX}MODEL']}. Sessions: in {entry.env[f'{PREFIX}DATA_DIR']}, they live "
+        f"{f'{life} s after their last turn' if life else 'for ever'}."
+    )
     _advise(chosen, entry)
 
 
@@ -87,20 +97,37 @@ def _told(change: Change) -> str:
     return f"Made {change.path}."
 
 
-def _entry(context: click.Context, with_env: tuple[str, ...]) -> Entry:
+def _entry(context: click.Context, host: str, with_env: tuple[str, ...], *, only_print: bool) -> Entry:
     from agent_mcp.install import build_entry
 
     settings = settings_of(context)
-
-    async def choose(service: Service) -> str:
-        return str(service.models.choose(None).ref)
-
-    # Named outright: what `auto` finds here may not be there where the host starts the server.
-    model = use_service(context, choose) if settings.model == "auto" else settings.model
+    try:
+        # Named outright: what `auto` finds here may not be there where the host starts the server.
+        model = use_service(context, _chosen) if settings.model == "auto" else settings.model
+    except NoModel as error:
+        if not only_print:
+            raise NoModel(f"{error.message} To try it in the host: agent-mcp install {host} --model offline") from None
+        model = settings.model
+    if not only_print and settings.model != "auto":
+        _check_package(model)
     carried = tuple(n for n in _NO_SECRETS.get(model.partition(":")[0], ()) if os.environ.get(n) and n not in with_env)
     return build_entry(
         settings, model=model, given=given_settings(context), environ=os.environ, with_env=(*with_env, *carried)
     )
+
+
+async def _chosen(service: Service) -> str:
+    return str(service.models.choose(None).ref)
+
+
+def _check_package(model: str) -> None:
+    """Raises NoModel if the package for the model is missing, with which every ask in the host would fail.
+
+    A key is not looked for: the host may have it.
+    """
+    provider = PROVIDERS[parse_model(model).provider]
+    if not provider.is_installed:
+        raise NoModel(f"The model {model} can't be asked: {provider.lacks({})}. Nothing was changed.")
 
 
 def _advise(host: Host, entry: Entry) -> None:

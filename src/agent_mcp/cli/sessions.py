@@ -102,6 +102,8 @@ def search(
     if as_json:
         print_json(found)
         return
+    if not found:
+        click.echo("No session has all of these words.", err=True)
     print_table(
         ("id", "last active", "agent", "title", "found"),
         (
@@ -141,6 +143,7 @@ def show(context: click.Context, session_id: str, as_json: bool) -> None:
 )
 @click.option(
     "--output",
+    "-o",
     type=click.Path(path_type=Path),
     help="The file; for several sessions a directory.  [default: stdout]",
 )
@@ -157,6 +160,31 @@ def export(
         await export_transcripts(service, ids, form=form, output=output, every=every)
 
     use_service(context, use)
+
+
+@command(sessions)
+@click.argument("session_id", shell_complete=complete_session_ids)
+@click.option("--title", help="A new title.")
+@click.option("--ttl", help="How long it lives from now: 12h, 30d, 8w; 0 is for ever. Revives an expired one.")
+@click.option("--token-budget", type=click.IntRange(min=0), help="Tokens that it may use in all; 0 is no limit.")
+@json_option
+def update(
+    context: click.Context, session_id: str, title: str | None, ttl: str | None, token_budget: int | None, as_json: bool
+) -> None:
+    """Change a session's title, life or budget; a new life revives an expired one."""
+    parsed = parse_session_id(session_id)
+    seconds = None if ttl is None else 0 if ttl == "0" else int(_duration(ttl).total_seconds())
+    changed = use_service(
+        context,
+        lambda service: service.sessions.update(
+            acting(), parsed, title=title, ttl_seconds=seconds, token_budget=token_budget
+        ),
+    )
+    if as_json:
+        print_json(changed)
+    else:
+        until = f"until {changed.expires_at:%Y-%m-%d %H:%M} UTC" if changed.expires_at else "for ever"
+        click.echo(f"{session_id} {changed.title!r} lives {until}")
 
 
 @command(sessions)

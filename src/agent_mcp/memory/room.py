@@ -55,7 +55,7 @@ class MemoryRoom:
         """Which memory is used, in words for `doctor`."""
         if self._wire is not None:
             return f"Bedrock AgentCore {self._wire.memory_id}; what can't be sent waits in outbox.db"
-        by = "words and meaning" if vectors_if_installed() else "words (agent-mcp[embeddings] adds meaning)"
+        by = "words and meaning" if vectors_if_installed() else "words (the package wordllama adds meaning)"
         return f"memory.db in the data directory, searched by {by}"
 
     def close(self) -> None:

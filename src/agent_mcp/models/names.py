@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from agent_mcp.errors import InvalidArgument
@@ -21,6 +22,9 @@ DEFAULT_MODEL_IDS = {
     "offline": "basic",
 }
 """The providers, and the model id of each that is named alone; "" where it must be found or given."""
+
+_MAKERS = {"claude": "anthropic", "gpt": "openai", "gemini": "gemini", "llama": "ollama", "mistral": "ollama"}
+"""Whose models have names that begin so."""
 
 # An id of Bedrock: vendor.model with an optional region in front and version behind, or an ARN.
 _BEDROCK_ID = re.compile(r"(?:[a-z-]+\.)?[a-z0-9-]+\.[a-z0-9][\w.-]*(?::\d+)*(?::\d+k)?|arn:aws[\w-]*:bedrock:\S+")
@@ -57,8 +61,17 @@ def parse_model(name: str) -> ModelRef:
         return ModelRef("bedrock", name)
     raise InvalidArgument(
         f"{name[:100]!r} is no model: use provider:model_id with one of {', '.join(sorted(DEFAULT_MODEL_IDS))}, "
-        "or a model id of Bedrock."
+        f"or a model id of Bedrock.{_suggestion(provider, model_id)}"
     )
+
+
+def _suggestion(provider: str, model_id: str) -> str:
+    """What was probably meant: a misspelt provider, or a maker's model without one."""
+    if model_id:
+        close = get_close_matches(provider.lower(), DEFAULT_MODEL_IDS, n=1)
+        return f" Did you mean {close[0]}:{model_id[:100]}?" if close else ""
+    maker = next((maker for beginning, maker in _MAKERS.items() if provider.lower().startswith(beginning)), None)
+    return f" Did you mean {maker}:{provider[:100]}?" if maker else ""
 
 
 def is_covered(ref: ModelRef, pattern: str) -> bool:

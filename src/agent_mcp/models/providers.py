@@ -39,7 +39,8 @@ class Provider:
     def lacks(self, environ: Mapping[str, str]) -> str | None:
         """What is missing, with what to do about it; None where nothing is known to be."""
         if not self.is_installed:
-            return f"the package for {self.name} is not installed: pip install 'agent-mcp[{self.name}]'"
+            # Strands' extra, which is all that ours asks for; the name agent-mcp on the index is another project's.
+            return f"the package for {self.name} is not installed: pip install 'strands-agents[{self.name}]'"
         if self.keys and self.key(environ) is None and not any(environ.get(name) for name in self.instead):
             return f"{' or '.join(self.keys)} is not set"
         return None
