@@ -721,6 +721,14 @@ GUARDS = (
         "",
         "test_proof_deletion.py::test_a_session_that_two_processes_ask_in_is_deleted_by_a_third",
     ),
+    # Tools and memory
+    Guard(
+        "a yes is for just these arguments",
+        "approvals.py",
+        """f"{use['name']}\\0{arguments}".encode()""",
+        """use["name"].encode()""",
+        "test_approvals.py::test_a_yes_for_one_command_is_never_taken_for_another_one_under_the_same_tool_use_id",
+    ),
     # Bounded
     Guard(
         "old records of turns are removed at the start",
