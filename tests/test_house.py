@@ -12,7 +12,7 @@ ROOT = Path(agent_mcp.__file__).parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     # What everybody may use.
-    ("__init__", "errors", "events", "late", "offline", "agent_loop", "approval_words", "trace_export"),
+    ("__init__", "errors", "events", "late", "offline", "agent_loop", "approval_words", "trace_export", "next_calls"),
     ("traces",),
     ("model_params",),
     ("server.__init__", "storage.__init__", "http.__init__"),
@@ -100,7 +100,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 """From the ground up. A module imports from floors below its own, never from its own floor or one above."""
 
 DOORS = ("server.", "http.", "doctor")
-BELOW_NO_DOOR_GOES = {"arguments", "domain", "model_params", "errors", "events", "cursors", "following"}
+BELOW_NO_DOOR_GOES = {"arguments", "domain", "model_params", "errors", "events", "cursors", "following", "next_calls"}
 """What doors may import beside each other and the use cases: the words they speak in, and the view of a turn."""
 
 KNOWS_PATHS = ("storage.", "token_file", "config", "cli", "demo", "agent_library", "compose", "hosts", "install")

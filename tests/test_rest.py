@@ -64,7 +64,7 @@ def test_an_agent_is_shown_listed_changed_and_deleted(web: Web) -> None:
     assert [agent["agent_id"] for agent in listed["agents"]] == ["short-lived"]
     assert "customer_support" in listed["examples"]
     assert web.rest.delete("/api/v1/agents/short-lived").json() == {"agent_id": "short-lived", "deleted": True}
-    assert_problem(web.get("/agents/short-lived"), 404, "agent_not_found", "list_agents")
+    assert_problem(web.get("/agents/short-lived"), 404, "agent_not_found", "GET /api/v1/agents")
 
 
 @pytest.mark.parametrize("in_body", [False, True], ids=["query", "body"])
@@ -122,7 +122,7 @@ def test_what_is_not_there_is_said_in_the_same_form(web: Web) -> None:
     put = web.rest.put("/api/v1/agents")
     assert_problem(put, 405, "method_not_allowed", "PUT")
     assert put.headers["allow"] == "GET, POST"
-    assert_problem(web.get(f"/turns/t-{'0' * 32}"), 404, "turn_not_found", "get_reply")
+    assert_problem(web.get(f"/turns/t-{'0' * 32}"), 404, "turn_not_found", "GET /api/v1/sessions/{session_id}")
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ def test_more_turns_at_once_than_a_subject_may_have_wait_for_nothing_and_are_tol
             first = web.post("/agents/assistant/invoke", hello, headers=one)
             assert first.status_code == 202
             late = web.post("/agents/assistant/invoke", hello, headers=one)
-            assert_problem(late, 429, "rate_limited", "get_reply")
+            assert_problem(late, 429, "rate_limited", "GET /api/v1/turns/")
             assert 1 <= int(late.headers["retry-after"]) <= 60
             assert web.post("/agents/assistant/invoke", hello, headers=other).status_code == 202
             gate.release()

@@ -15,6 +15,7 @@ from agent_mcp.compose import build_service
 from agent_mcp.config import PREFIX, Settings
 from agent_mcp.domain import LOCAL_SUBJECT, Caller
 from agent_mcp.errors import AgentMcpError, StorageFailed
+from agent_mcp.next_calls import in_shell
 from agent_mcp.service import Service
 
 P = ParamSpec("P")
@@ -66,7 +67,7 @@ def foreseen(command: Callable[P, T]) -> Callable[P, T]:
             return command(*args, **kwargs)
         except AgentMcpError as error:
             where = f" It is {error.where}." if isinstance(error, StorageFailed) and error.where else ""
-            raise click.ClickException(f"{error.message}{where} [{error.code}]") from None
+            raise click.ClickException(f"{in_shell(error.message)}{where} [{error.code}]") from None
 
     return run
 

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from agent_mcp.arguments import explain
 from agent_mcp.errors import BY_CODE, AgentMcpError, RateLimited, Unauthorized
+from agent_mcp.next_calls import in_rest
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
 
 def problem_of(error: AgentMcpError) -> Problem:
     """An error as a problem."""
-    return _problem(error.http_status, error.code, error.message)
+    return _problem(error.http_status, error.code, in_rest(error.message))
 
 
 def problem_response(error: AgentMcpError) -> Response:
