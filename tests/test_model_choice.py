@@ -289,11 +289,14 @@ def test_doctor_chooses_as_an_ask_does_and_lists_every_provider(data_dir: Path) 
     text = shell(data_dir, "doctor", **env)
     assert "model: openai:gpt-5.4 (auto: OPENAI_API_KEY is set)" in text
     for line in (
-        "provider: anthropic: ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN is not set",
+        "--    provider: anthropic: ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN is not set",
         "provider: openai: OPENAI_API_KEY is set",
         "provider: ollama: nothing answers at http://127.0.0.1:9",
         "provider: gemini: GEMINI_API_KEY or GOOGLE_API_KEY is not set",
-        "provider: offline: is always there",
+        "ok    provider: offline: is always there",
+        "ok    model: openai:gpt-5.4",
     ):
         assert line in text
     assert "secret" not in text
+    text = shell(data_dir, "doctor", **NOTHING, AGENT_MCP_MODEL="bedrock")
+    assert "--    model: bedrock:global.anthropic.claude-sonnet-4-6 (AGENT_MCP_MODEL names it); but no AWS" in text

@@ -15,11 +15,16 @@ from agent_mcp.service import Service
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """One thing that was looked at. What is not `used` is neither right nor wrong: nothing here needs it."""
 
     ok: bool
     what: str
     text: str
+    used: bool = True
+
+    @property
+    def mark(self) -> str:
+        return "FAIL" if not self.ok else "ok" if self.used else "--"
 
 
 async def examine(service: Service, caller: Caller) -> list[Finding]:
@@ -33,12 +38,15 @@ def _examine(service: Service, caller: Caller) -> list[Finding]:
     findings = [Finding(True, "versions", f"{packages}, Python {platform.python_version()}")]
     findings.append(_data_directory(service, caller))
     findings.append(_model(service))
-    findings.extend(Finding(True, "provider", line) for line in service.models.survey())
+    findings.extend(
+        Finding(True, "provider", f"{provider.name}: {provider.why}", used=provider.is_ready)
+        for provider in service.models.survey()
+    )
     offers = service.toolbox.offers(subject=caller.subject)
     allowed = ", ".join(offer.name for offer in offers if offer.allowed)
     others = "; ".join(f"{offer.name}: {offer.why}" for offer in offers if not offer.allowed)
     findings.append(Finding(True, "tools", f"agents may be given {allowed}; AGENT_MCP_TOOLS adds more"))
-    findings.append(Finding(True, "other tools", f"{others or 'none'}"))
+    findings.append(Finding(True, "other tools", f"{others or 'none'}", used=False))
     if settings.allow_tools:
         who = ", ".join(sorted(service.toolbox.needs_approval())) or "nothing"
         where = f"in {settings.sandbox}" if settings.sandbox else "as this user, in a folder that confines nothing"
@@ -82,4 +90,7 @@ def _model(service: Service) -> Finding:
         choice = service.models.choose(None)
     except AgentMcpError as error:
         return Finding(False, "model", error.message)
+    doubt = next((p.why for p in service.models.survey() if p.name == choice.ref.provider and not p.is_ready), None)
+    if doubt is not None:
+        return Finding(True, "model", f"{choice.ref} ({choice.why}); but {doubt}", used=False)
     return Finding(True, "model", f"{choice.ref} ({choice.why})")

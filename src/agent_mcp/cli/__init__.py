@@ -215,9 +215,9 @@ def doctor(context: click.Context, as_json: bool) -> None:
     findings = use_service(context, lambda service: examination.examine(service, acting()))
     findings += [examination.Finding(False, "who is let in", risk) for risk in risks(settings_of(context))]
     if as_json:
-        print_json({"findings": [{"what": f.what, "ok": f.ok, "text": f.text} for f in findings]})
+        print_json({"findings": [{"what": f.what, "ok": f.ok, "used": f.used, "text": f.text} for f in findings]})
     else:
-        print_findings(("ok" if finding.ok else "FAIL", finding.what, finding.text) for finding in findings)
+        print_findings((finding.mark, finding.what, finding.text) for finding in findings)
     if not all(finding.ok for finding in findings):
         sys.exit(1)
 

@@ -81,7 +81,7 @@ def print_findings(findings: Iterable[tuple[str, str, str]]) -> None:
 
     table = Table.grid(padding=(0, 2, 0, 0))
     for mark, name, text in findings:
-        style = "green" if mark == "ok" else "bold red"
+        style = {"ok": "green", "--": "dim"}.get(mark, "bold red")
         table.add_row(Text(mark, style), Text(printable(name), "bold"), Text(printable(text)))
     Console().print(table)
 

@@ -14,7 +14,7 @@ from agent_mcp.models.choice import Choice, automatic, ready
 from agent_mcp.models.clients import Clients
 from agent_mcp.models.effort import effort_fields
 from agent_mcp.models.names import AUTO, ModelRef, is_covered, parse_model
-from agent_mcp.models.providers import survey
+from agent_mcp.models.providers import Surveyed, survey
 from agent_mcp.tally import Tally
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Models:
                 self._built[key] = build(ref.provider, order)
             return self._built[key]
 
-    def survey(self) -> list[str]:
+    def survey(self) -> list[Surveyed]:
         """One line for each provider: whether it could be asked, and why not. Blocking."""
         return survey(self._environ)
 

@@ -78,23 +78,35 @@ def aws_credentials(environ: Mapping[str, str]) -> str | None:
     return None
 
 
-def survey(environ: Mapping[str, str]) -> list[str]:
-    """One line for each provider: whether it could be asked, and why not. Blocking."""
-    return [f"{name}: {_state(provider, environ)}" for name, provider in PROVIDERS.items()]
+@dataclass(frozen=True)
+class Surveyed:
+    """Whether a provider could be asked, as far as can be told without asking it, and why or why not."""
+
+    name: str
+    is_ready: bool
+    why: str
+
+
+def survey(environ: Mapping[str, str]) -> list[Surveyed]:
+    """Each provider as it is here. Blocking."""
+    return [_surveyed(provider, environ) for provider in PROVIDERS.values()]
+
+
+def _surveyed(provider: Provider, environ: Mapping[str, str]) -> Surveyed:
+    lacking = provider.lacks(environ)
+    if lacking is None and provider.name == "bedrock" and aws_credentials(environ) is None:
+        lacking = "no AWS credentials are set (an instance's role is not looked for)"
+    if lacking is None and provider.name == "ollama" and ollama_server.installed(environ) is None:
+        lacking = f"nothing answers at {ollama_server.base_url(environ)}"
+    return Surveyed(provider.name, lacking is None, lacking or _state(provider, environ))
 
 
 def _state(provider: Provider, environ: Mapping[str, str]) -> str:
-    lacking = provider.lacks(environ)
-    if lacking is not None:
-        return lacking
     match provider.name:
         case "bedrock":
-            found = aws_credentials(environ)
-            return found or "no AWS credentials are set (an instance's role is not looked for)"
+            return aws_credentials(environ) or ""
         case "ollama":
-            there = ollama_server.installed(environ)
-            where = ollama_server.base_url(environ)
-            return f"nothing answers at {where}" if there is None else f"{len(there)} models at {where}"
+            return f"{len(ollama_server.installed(environ) or ())} models at {ollama_server.base_url(environ)}"
         case "litellm":
             return "is installed; each service that it asks wants a key of its own"
         case "llamacpp":
