@@ -729,6 +729,64 @@ GUARDS = (
         """use["name"].encode()""",
         "test_approvals.py::test_a_yes_for_one_command_is_never_taken_for_another_one_under_the_same_tool_use_id",
     ),
+    Guard(
+        "a turn works before what was approved runs",
+        "turn_steps.py",
+        'update={"status": "working", "process": store.process})',
+        'update={"pending": admitted.record.pending})',
+        "test_approvals.py::test_a_server_killed_inside_an_approved_tool_does_not_run_it_again",
+    ),
+    Guard(
+        "in a called agent nobody is asked",
+        "approvals.py",
+        "if not self._may_interrupt:",
+        "if False:",
+        "test_delegation.py::test_in_a_called_agent_nobody_can_be_asked_or_approve",
+    ),
+    Guard(
+        "an actor's facts are its own",
+        "memory/local.py",
+        'FROM facts WHERE actor_id = ? ORDER BY row", (actor,)',
+        'FROM facts WHERE actor_id = ? OR 1 ORDER BY row", (actor,)',
+        "test_memory.py::test_no_actor_sees_another_ones_facts_however_alike_they_are",
+    ),
+    Guard(
+        "what was read from others waits for somebody's word",
+        "memory/local.py",
+        "if memory.confirmed or not confirmed_only)[:limit]",
+        "if True)[:limit]",
+        "test_memory.py::test_what_an_agent_notes_in_a_turn_that_read_what_others_wrote_waits_for_somebodys_word",
+    ),
+    Guard(
+        "what is forgotten leaves no byte",
+        "storage/database.py",
+        '            db.execute("VACUUM")\n'
+        '            busy, _, _ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()\n',
+        "            busy = 0\n",
+        "test_erasure.py::test_after_an_erasure_no_byte_of_it_is_left_while_other_servers_run",
+    ),
+    # The catalog
+    Guard(
+        "a list is of the index that was filled for it",
+        "storage/upkeep.py",
+        "if self._catalog.made() == made:",
+        "if True:",
+        "test_catalog.py::test_a_list_whose_index_is_lost_between_the_filling_and_the_reading_is_read_again",
+    ),
+    Guard(
+        "a copy in the place of the index is known as one",
+        "storage/index_file.py",
+        "return marks == [self._version, _mark(side.inode)]",
+        "return marks[0] == self._version",
+        "test_catalog_under_load.py::test_lists_and_searches_are_right_again[stale_beside_the_journal]",
+    ),
+    Guard(
+        "a search within a session fills a new index",
+        "storage/store.py",
+        "        self._upkeep.before_search_in(session_id)\n",
+        "",
+        "test_catalog.py::test_the_models_own_search_finds_what_was_said_before_the_catalog_was_lost",
+    ),
     # Bounded
     Guard(
         "old records of turns are removed at the start",

@@ -1,6 +1,8 @@
 """The catalog is a copy: deleted, overwritten or out of date, the answers are those of the files."""
 
+import asyncio
 import sqlite3
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,23 @@ async def test_a_catalog_damaged_while_the_server_runs_is_made_again(data_dir: P
         (oldest, word) = list(sessions.items())[-1]
         await ask(service, "What was I thinking of?", oldest)
         await check(service, {oldest: word} | sessions)
+
+
+async def test_a_list_whose_index_is_lost_between_the_filling_and_the_reading_is_read_again(data_dir: Path) -> None:
+    async with running(data_dir) as service:
+        sessions = list(await told(service))
+        store = service.store(CALLER)
+        upkeep, catalog = store._upkeep, store._catalog  # pyright: ignore[reportPrivateUsage] the moment between them
+        lost: list[str] = []
+
+        def look() -> list[str]:
+            upkeep.before_list()
+            if not lost:
+                lost.append("by another server, say")
+                delete(data_dir)
+            return [row.session_id for row in catalog.list_sessions(now=datetime.now(UTC), limit=10)]
+
+        assert await asyncio.to_thread(upkeep.of_one_index, look) == sessions
 
 
 async def test_the_models_own_search_finds_what_was_said_before_the_catalog_was_lost(data_dir: Path) -> None:
