@@ -289,10 +289,10 @@ OF_DOORS = (
         "test_mcp_servers.py::test_names_are_checked_when_an_agent_is_made",
     ),
     Guard(
-        "a subject's MCP servers when an agent is built",
+        "a subject's MCP servers when an agent is used",
         "toolbox/__init__.py",
-        "build_server_tools(self._servers, name, bench.subject)",
-        "build_server_tools(self._servers, name, None)",
+        "return self._servers.find(name, subject) is not None",
+        "return self._servers.find(name, None) is not None",
         "test_mcp_servers.py::test_another_subjects_server_is_not_given_even_to_a_definition_that_names_it",
     ),
     # Who is let in
