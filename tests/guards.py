@@ -730,13 +730,6 @@ GUARDS = (
         "test_approvals.py::test_a_yes_for_one_command_is_never_taken_for_another_one_under_the_same_tool_use_id",
     ),
     Guard(
-        "a turn works before what was approved runs",
-        "turn_steps.py",
-        'update={"status": "working", "process": store.process})',
-        'update={"pending": admitted.record.pending})',
-        "test_approvals.py::test_a_server_killed_inside_an_approved_tool_does_not_run_it_again",
-    ),
-    Guard(
         "in a called agent nobody is asked",
         "approvals.py",
         "if not self._may_interrupt:",
