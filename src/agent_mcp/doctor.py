@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -37,11 +38,9 @@ def _examine(service: Service, caller: Caller) -> list[Finding]:
     packages = ", ".join(f"{name} {version(name)}" for name in ("agent-mcp", "mcp", "strands-agents", "boto3"))
     findings = [Finding(True, "versions", f"{packages}, Python {platform.python_version()}")]
     findings.append(_data_directory(service, caller))
-    findings.append(_model(service))
-    findings.extend(
-        Finding(True, "provider", f"{provider.name}: {provider.why}", used=provider.is_ready)
-        for provider in service.models.survey()
-    )
+    providers = service.models.survey()
+    findings.append(_model(service, {one.name: one.why for one in providers if not one.is_ready}))
+    findings.extend(Finding(True, "provider", f"{one.name}: {one.why}", used=one.is_ready) for one in providers)
     offers = service.toolbox.offers(subject=caller.subject)
     allowed = ", ".join(offer.name for offer in offers if offer.allowed)
     others = "; ".join(f"{offer.name}: {offer.why}" for offer in offers if not offer.allowed)
@@ -85,12 +84,12 @@ def _data_directory(service: Service, caller: Caller) -> Finding:
     return Finding(True, "data directory", f"{root} can be written (AGENT_MCP_DATA_DIR)")
 
 
-def _model(service: Service) -> Finding:
+def _model(service: Service, doubts: Mapping[str, str]) -> Finding:
     try:
         choice = service.models.choose(None)
     except AgentMcpError as error:
         return Finding(False, "model", error.message)
-    doubt = next((p.why for p in service.models.survey() if p.name == choice.ref.provider and not p.is_ready), None)
+    doubt = doubts.get(choice.ref.provider)
     if doubt is not None:
         return Finding(True, "model", f"{choice.ref} ({choice.why}); but {doubt}", used=False)
     return Finding(True, "model", f"{choice.ref} ({choice.why})")

@@ -94,28 +94,29 @@ def survey(environ: Mapping[str, str]) -> list[Surveyed]:
 
 def _surveyed(provider: Provider, environ: Mapping[str, str]) -> Surveyed:
     lacking = provider.lacks(environ)
-    if lacking is None and provider.name == "bedrock" and aws_credentials(environ) is None:
-        lacking = "no AWS credentials are set (an instance's role is not looked for)"
-    if lacking is None and provider.name == "ollama" and ollama_server.installed(environ) is None:
-        lacking = f"nothing answers at {ollama_server.base_url(environ)}"
-    return Surveyed(provider.name, lacking is None, lacking or _state(provider, environ))
+    is_ready, why = (False, lacking) if lacking is not None else _state(provider, environ)
+    return Surveyed(provider.name, is_ready, why)
 
 
-def _state(provider: Provider, environ: Mapping[str, str]) -> str:
+def _state(provider: Provider, environ: Mapping[str, str]) -> tuple[bool, str]:
     match provider.name:
         case "bedrock":
-            return aws_credentials(environ) or ""
+            found = aws_credentials(environ)
+            return found is not None, found or "no AWS credentials are set (an instance's role is not looked for)"
         case "ollama":
-            return f"{len(ollama_server.installed(environ) or ())} models at {ollama_server.base_url(environ)}"
+            there, where = ollama_server.installed(environ), ollama_server.base_url(environ)
+            if there is None:
+                return False, f"nothing answers at {where}"
+            return True, f"{len(there)} models at {where}"
         case "litellm":
-            return "is installed; each service that it asks wants a key of its own"
+            return True, "is installed; each service that it asks wants a key of its own"
         case "llamacpp":
-            return f"asks {llamacpp_url(environ)}"
+            return True, f"asks {llamacpp_url(environ)}"
         case "offline":
-            return "is always there"
+            return True, "is always there"
         case _:
             key = provider.key(environ) or next(name for name in provider.instead if environ.get(name))
-            return f"{key} is set"
+            return True, f"{key} is set"
 
 
 def llamacpp_url(environ: Mapping[str, str]) -> str:
