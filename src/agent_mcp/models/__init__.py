@@ -110,7 +110,7 @@ class Models:
             return self._built[key]
 
     def survey(self) -> list[Surveyed]:
-        """One line for each provider: whether it could be asked, and why not. Blocking."""
+        """Each provider as it is here: whether it could be asked, and why or why not. Blocking."""
         return survey(self._environ)
 
     @property
