@@ -27,6 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("models.choice", "models.building"),
     (
         "toolbox.addresses",
+        "toolbox.arithmetic",
         "toolbox.internet",
         "toolbox.bench",
         "toolbox.files",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -22,12 +21,9 @@ Build = Callable[[Bench], "AgentTool"]
 
 
 def calculator(_: Bench) -> AgentTool:
-    from simpleeval import EvalWithCompoundTypes  # pyright: ignore[reportMissingTypeStubs] has none
     from strands import tool  # pyright: ignore[reportUnknownVariableType] a parameter of it is a bare dict
 
-    functions = {name: value for name, value in vars(math).items() if callable(value) and not name.startswith("_")}
-    # These take time or memory without bound for small inputs.
-    bounded = {k: v for k, v in functions.items() if k not in ("factorial", "comb", "perm", "lcm", "prod", "ldexp")}
+    from agent_mcp.toolbox.arithmetic import evaluate
 
     @tool
     def calculator(expression: str) -> str:
@@ -36,11 +32,7 @@ def calculator(_: Bench) -> AgentTool:
         Args:
             expression: For example "3 * (4 + 5) ** 2" or "sqrt(2) / pi". Functions of Python's math are there.
         """
-        evaluator = EvalWithCompoundTypes(
-            functions={**bounded, "abs": abs, "round": round, "min": min, "max": max, "sum": sum},
-            names={"pi": math.pi, "e": math.e, "tau": math.tau, "inf": math.inf},
-        )
-        return str(evaluator.eval(expression))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+        return str(evaluate(expression))
 
     return calculator
 
@@ -70,7 +62,7 @@ def search_session(bench: Bench) -> AgentTool:
         Use it when the user refers to something that is not in the messages before you.
 
         Args:
-            query: Words to look for; all must occur in a message.
+            query: Words to look for; what has most of them comes first.
         """
         return bench.search(query)
 
