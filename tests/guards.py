@@ -605,7 +605,7 @@ GUARDS = (
     Guard(
         "a message that is JSON and no message",
         "storage/fenced.py",
-        '    for block in message["content"]:\n        block.keys()\n',
+        '    for block in message["content"]:\n        _look_into(block)\n',
         "",
         "test_repair.py::test_a_repaired_session_goes_on_and_what_was_damaged_is_kept[message_1.json-content no list]",
     ),

@@ -72,6 +72,17 @@ ANY_FILE: dict[str, Damage] = {
     "a directory": a_directory,
     "a link": a_link,
 }
+BLOCKS = (
+    '{"text": 5}',
+    '{"toolUse": null}',
+    '{"toolUse": {"toolUseId": "t-1", "input": {}}}',
+    '{"toolUse": {"toolUseId": {}, "name": "calculator", "input": {}}}',
+    '{"toolResult": {"content": []}}',
+    '{"toolResult": {"toolUseId": "t-1", "content": null}}',
+    '{"toolResult": {"toolUseId": "t-1", "content": [5]}}',
+    '{"citationsContent": {"content": [{"text": 5}]}}',
+)
+"""What is no block of a message, though it looks like one."""
 CASES: list[tuple[str, str, Damage]] = [
     # A last message that is missing looks like a turn that was cut off, and is settled as one.
     *((MESSAGE, name, damage) for name, damage in ANY_FILE.items() if name != "missing"),
@@ -79,6 +90,7 @@ CASES: list[tuple[str, str, Damage]] = [
     (MESSAGE, "without content", with_field("message", {"role": "user"})),
     (MESSAGE, "content no list", with_field("message.content", "text")),
     (MESSAGE, "content of texts", with_field("message.content", ["text"])),
+    *((MESSAGE, f"holding {block}", with_field("message.content", [json.loads(block)])) for block in BLOCKS),
     (MESSAGE, "a role of its own", with_field("message.role", "system")),
     (MESSAGE, "another's number", with_field("message_id", 7)),
     (MESSAGE, "oddly named", oddly_named),
@@ -86,6 +98,10 @@ CASES: list[tuple[str, str, Damage]] = [
     (AGENT, "an empty object", holding(b"{}")),
     (AGENT, "without state", with_field("conversation_manager_state", None)),
     (AGENT, "a count that is none", with_field("conversation_manager_state.removed_message_count", "2")),
+    (AGENT, "a summary that is none", with_field("conversation_manager_state.agent_mcp", 5)),
+    (AGENT, "no state of its own", with_field("state", 5)),
+    (AGENT, "no state within", with_field("_internal_state", None)),
+    (AGENT, "interrupts that are none", with_field("_internal_state.interrupt_state", 5)),
     (AGENT, "another manager", with_field("conversation_manager_state", {"__name__": "X"})),
     *(("session.json", name, damage) for name, damage in ANY_FILE.items()),
     ("session.json", "an empty object", holding(b"{}")),

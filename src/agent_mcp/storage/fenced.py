@@ -36,10 +36,24 @@ def read_message(path: Path) -> SessionMessage:
     # A file can be JSON and still no message: look at what everybody will use.
     message = record.to_message()
     for block in message["content"]:
-        block.keys()
+        _look_into(block)
     if record.message_id != message_index(path.name) or message["role"] not in ("user", "assistant"):
         raise ValueError(f"{path.name} holds another message")
     return record
+
+
+def _look_into(block: Any) -> None:
+    """Reads of a block what transcripts, settling and models read; raises what they would."""
+    texts: list[Any] = [block["text"]] if "text" in block.keys() else []  # noqa: SIM118 (a text holds words too)
+    if "toolUse" in block:
+        texts += [block["toolUse"]["toolUseId"], block["toolUse"]["name"]]
+    if "toolResult" in block:
+        texts.append(block["toolResult"]["toolUseId"])
+    for part in ("toolResult", "citationsContent"):
+        for inner in block.get(part, {}).get("content", []):
+            texts.append(inner.get("text", ""))
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a text is none")
 
 
 class FencedSessionManager(FileSessionManager):

@@ -124,15 +124,7 @@ class History:
 
     def conversation(self) -> dict[str, Any] | None:
         """The stored state of Strands' conversation manager, None before the first turn; raises SessionDamaged."""
-        if not self._agent_file.exists():
-            return None
-        state = self._object(self._agent_file).get("conversation_manager_state")
-        if not isinstance(state, dict):
-            raise damaged(self.session_id, self._agent_file)
-        found = cast("dict[str, Any]", state)
-        if not isinstance(found.get("removed_message_count"), int):
-            raise damaged(self.session_id, self._agent_file)
-        return found
+        return self._agent()["conversation_manager_state"] if self._agent_file.exists() else None
 
     def restore_conversation(self, state: dict[str, Any]) -> None:
         """Puts the conversation manager's state back, through Strands' own repository."""
@@ -143,11 +135,8 @@ class History:
             manager.update_agent(self.session_id, agent)
 
     def is_interrupted(self) -> bool:
-        """Whether Strands waits for somebody's input in this session."""
-        if not self._agent_file.exists():
-            return False
-        internal = self._object(self._agent_file).get("_internal_state", {})
-        return bool(internal.get("interrupt_state", {}).get("activated"))
+        """Whether Strands waits for somebody's input in this session; raises SessionDamaged."""
+        return self._agent_file.exists() and bool(_interrupts(self._agent()).get("activated"))
 
     def clear_interrupts(self) -> None:
         """Makes Strands wait for nobody any more: it would refuse every plain prompt."""
@@ -209,6 +198,20 @@ class History:
     def _message(self, index: int) -> Path:
         return self._layout.message(self.session_id, self.agent_id, index)
 
+    def _agent(self) -> dict[str, Any]:
+        """What Strands keeps of the agent beside its messages; raises SessionDamaged where that is none."""
+        whole = self._object(self._agent_file)
+        try:
+            state = whole["conversation_manager_state"]
+            own = state.get(OWN_STATE, {})
+            counts = [state["removed_message_count"], own.get("removed_message_count", 0)]
+            parts = [whole.get("state", {}), _interrupts(whole)]
+        except UNREADABLE:
+            raise damaged(self.session_id, self._agent_file) from None
+        if not all(isinstance(part, dict) for part in parts) or not all(isinstance(count, int) for count in counts):
+            raise damaged(self.session_id, self._agent_file)
+        return whole
+
     def _object(self, path: Path) -> dict[str, Any]:
         try:
             if path.is_symlink():
@@ -230,6 +233,10 @@ class History:
             return read_message(path)
         except (FileNotFoundError, *UNREADABLE):
             raise damaged(self.session_id, path) from None
+
+
+def _interrupts(agent: Mapping[str, Any]) -> Any:
+    return agent.get("_internal_state", {}).get("interrupt_state", {})
 
 
 def _tool_ends(records: list[SessionMessage]) -> dict[str, Literal["success", "error"]]:
