@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import sys
+from datetime import datetime
+from typing import Any
 
 from strands import ToolContext, tool  # pyright: ignore[reportUnknownVariableType] a parameter of it is a bare dict
 
@@ -75,3 +78,31 @@ async def stubborn(port: int, tool_context: ToolContext) -> str:
 
 _left: set[asyncio.Task[None]] = set()
 """Keeps them from being collected."""
+
+
+MALFORMED: dict[str, Any] = {
+    "half of a character": "cut \ud83d",
+    "a name that is no UTF-8": os.fsdecode(b"cut \xff"),
+    "nothing": "",
+    "content of text": {"status": "success", "content": "as it is"},
+    "content of nothing": {"status": "success", "content": [None]},
+    "text that is none": {"status": "success", "content": [{"text": 5}]},
+    "bytes": {"status": "success", "content": [{"text": b"raw"}]},
+    "a time": {"status": "success", "content": [{"json": {"at": datetime(2026, 1, 2)}}]},
+    "a set": {"status": "success", "content": [{"json": {"all": {1}}}]},
+    "no number": {"status": "success", "content": [{"json": {"n": float("nan")}}]},
+    "a list": {"status": "success", "content": [{"json": [1, 2]}]},
+    "a kind of its own": {"status": "success", "content": [{"table": [1]}]},
+    "a status of its own": {"status": "done", "content": [{"text": "well"}]},
+}
+"""What a tool may return by mistake; some of it no file takes, some of it no model."""
+
+
+@tool
+def malformed(kind: str) -> Any:
+    """Return something that nobody expects.
+
+    Args:
+        kind: What.
+    """
+    return MALFORMED[kind]

@@ -605,9 +605,38 @@ GUARDS = (
     Guard(
         "a message that is JSON and no message",
         "storage/fenced.py",
-        '    for block in message["content"]:\n        _look_into(block)\n',
+        "    check_message(record.to_message())\n",
         "",
         "test_repair.py::test_a_repaired_session_goes_on_and_what_was_damaged_is_kept[message_1.json-content no list]",
+    ),
+    Guard(
+        "what is damaged beside the messages is listed too",
+        "storage/upkeep.py",
+        "            history.check_files()\n",
+        "",
+        "test_history_damage.py::test_a_damaged_file_is_named_and_nothing_is_overwritten[session.json-cut in half]",
+    ),
+    Guard(
+        "an agent's file that is JSON and no agent's",
+        "storage/history.py",
+        "            check_agent(agent, own_state=OWN_STATE)\n",
+        "            pass\n",
+        "test_history_damage.py::"
+        "test_a_damaged_file_is_named_and_nothing_is_overwritten[agent.json-no state of its own]",
+    ),
+    Guard(
+        "what no file and no model takes is put right",
+        "storage/fenced.py",
+        "        put_right(message)  # in place: the model is to see what is kept\n",
+        "",
+        "test_malformed.py::test_whatever_a_tool_returns_the_turn_is_answered_and_the_session_goes_on",
+    ),
+    Guard(
+        "characters that a model cuts in two",
+        "models/guarded.py",
+        "                for whole_event in pieces.take(event):\n",
+        "                for whole_event in [event]:\n",
+        "test_malformed.py::test_a_character_that_a_model_cuts_in_two_is_put_together_and_half_of_one_costs_no_reply",
     ),
     Guard(
         "what is damaged is set aside",

@@ -25,8 +25,8 @@ def with_field(name: str, value: object) -> Damage:
         *parents, last = name.split(".")
         part = whole
         for parent in parents:
-            part = part[parent]
-        part[last] = value
+            part = part[int(parent) if isinstance(part, list) else parent]
+        part[int(last) if isinstance(part, list) else last] = value
         path.write_text(json.dumps(whole))
 
     return damage
@@ -91,6 +91,7 @@ CASES: list[tuple[str, str, Damage]] = [
     (MESSAGE, "content no list", with_field("message.content", "text")),
     (MESSAGE, "content of texts", with_field("message.content", ["text"])),
     *((MESSAGE, f"holding {block}", with_field("message.content", [json.loads(block)])) for block in BLOCKS),
+    (MESSAGE, "a block of nothing", with_field("message.content.0", {})),
     (MESSAGE, "a role of its own", with_field("message.role", "system")),
     (MESSAGE, "another's number", with_field("message_id", 7)),
     (MESSAGE, "oddly named", oddly_named),
@@ -105,6 +106,7 @@ CASES: list[tuple[str, str, Damage]] = [
     (AGENT, "another manager", with_field("conversation_manager_state", {"__name__": "X"})),
     *(("session.json", name, damage) for name, damage in ANY_FILE.items()),
     ("session.json", "an empty object", holding(b"{}")),
+    ("session.json", "nothing known", holding(b'{"a": 1}')),
     *(("metadata.json", name, damage) for name, damage in ANY_FILE.items() if name not in ("missing", "a link")),
     ("metadata.json", "an empty object", holding(b"{}")),
 ]
@@ -120,6 +122,11 @@ async def error_of(service: Service, session: str, *, reading: bool) -> str:
     with pytest.raises(SessionDamaged) as caught:
         await use
     return str(caught.value)
+
+
+async def statuses(service: Service) -> dict[str, str]:
+    """How each session is listed."""
+    return {s.session_id: s.status for s in (await service.sessions.list_sessions(CALLER)).sessions}
 
 
 @pytest.mark.parametrize(
@@ -139,15 +146,14 @@ async def test_a_damaged_file_is_named_and_nothing_is_overwritten(data_dir: Path
         assert "other sessions are not affected" in error
         if path.name.startswith("message"):
             assert await error_of(service, session, reading=True) == error
+        assert await statuses(service) == {session: "damaged", other: "active"}
         assert contents(data_dir, session) == before
         assert "Ann" in (await ask(service, "What's my name?", other)).response
     async with running(data_dir) as service:  # and again after a restart, which fills the catalog
         assert await error_of(service, session, reading=False) == error
-        listed = {s.session_id: s for s in (await service.sessions.list_sessions(CALLER)).sessions}
+        assert await statuses(service) == {session: "damaged", other: "active"}
         assert contents(data_dir, session) == before
         assert "Ann" in (await ask(service, "What's my name?", other)).response
-    assert set(listed) == {session, other}
-    assert listed[SessionId(other)].status == "active"
 
 
 async def test_a_lost_message_in_the_middle_is_named_and_not_written_over(data_dir: Path) -> None:

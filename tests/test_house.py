@@ -12,7 +12,18 @@ ROOT = Path(agent_mcp.__file__).parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     # What everybody may use.
-    ("__init__", "errors", "events", "late", "offline", "agent_loop", "approval_words", "trace_export", "next_calls"),
+    (
+        "__init__",
+        "errors",
+        "events",
+        "late",
+        "offline",
+        "agent_loop",
+        "approval_words",
+        "characters",
+        "trace_export",
+        "next_calls",
+    ),
     ("traces",),
     ("model_params",),
     ("server.__init__", "storage.__init__", "http.__init__"),
@@ -47,7 +58,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("memory.aws", "memory.local", "memory.meaning"),
     ("memory.agentcore",),
     # Where things are kept. `store` is the front of its package.
-    ("storage.durable", "storage.locks", "storage.layout", "storage.wording", "storage.failures"),
+    ("storage.durable", "storage.locks", "storage.layout", "storage.wording", "storage.failures", "storage.shapes"),
     (
         "storage.index_file",
         "storage.searching",

@@ -14,6 +14,7 @@ from strands.types.event_loop import Usage
 from strands.types.exceptions import ContextWindowOverflowException, ModelThrottledException
 from strands.types.streaming import StreamEvent
 
+from agent_mcp import characters
 from agent_mcp.errors import AgentMcpError, ModelFailed
 from agent_mcp.models.failures import AGAIN, Kind, kind_of, reason_of
 from agent_mcp.tally import Tally
@@ -85,6 +86,7 @@ class GuardedModel(Model):
         cancelled: threading.Event | None = kwargs.get("cancel_signal")
         started = whole = False
         usage: Usage | None = None
+        pieces = _Pieces()
         try:
             async for event in self.inner.stream(messages, *args, **kwargs):
                 started = started or "contentBlockDelta" in event
@@ -92,7 +94,8 @@ class GuardedModel(Model):
                 event = _with_all_that_was_read(event)
                 if "metadata" in event:
                     usage = event["metadata"].get("usage")
-                yield event
+                for whole_event in pieces.take(event):
+                    yield whole_event
             if not whole and not (cancelled and cancelled.is_set()):
                 raise BrokenOff("it ended without its end")
         except (ContextWindowOverflowException, AgentMcpError):
@@ -117,6 +120,26 @@ class GuardedModel(Model):
         failure = ModelFailed(f"The model {self._name} {kind.value}.{reason}")
         retries = AGAIN.get(kind, 0)
         return Again(failure, retries=retries) if retries else failure
+
+
+class _Pieces:
+    """The text of one answer in whole characters: some services cut one in two, and a half can't be sent or kept."""
+
+    def __init__(self) -> None:
+        self._half = ""
+
+    def take(self, event: StreamEvent) -> list[StreamEvent]:
+        """What is to be handed on for an event that came."""
+        delta = event.get("contentBlockDelta", {}).get("delta")
+        if delta is not None and "text" in delta:
+            text, self._half = self._half + delta["text"], ""
+            if characters.ends_in_half(text):
+                text, self._half = text[:-1], text[-1]
+            delta["text"] = characters.whole(text)
+        elif self._half and "contentBlockStop" in event:
+            rest, self._half = characters.whole(self._half), ""
+            return [{"contentBlockDelta": {"delta": {"text": rest}}}, event]
+        return [event]
 
 
 def _with_all_that_was_read(event: StreamEvent) -> StreamEvent:

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from strands.session.file_session_manager import FileSessionManager
+from strands.types.agent import LocalAgent
+from strands.types.content import Message
 from strands.types.session import SessionAgent, SessionMessage, decode_bytes_values
 
 from agent_mcp.domain import AgentId, SessionId
 from agent_mcp.errors import StorageFailed
 from agent_mcp.storage.layout import Layout, message_index
+from agent_mcp.storage.shapes import check_message, put_right
 
 _FIELDS = tuple(field.name for field in fields(SessionMessage))
 
@@ -34,26 +37,10 @@ def read_message(path: Path) -> SessionMessage:
     items = cast("dict[str, Any]", raw)
     record = SessionMessage(**decode_bytes_values({name: items[name] for name in _FIELDS if name in items}))
     # A file can be JSON and still no message: look at what everybody will use.
-    message = record.to_message()
-    for block in message["content"]:
-        _look_into(block)
-    if record.message_id != message_index(path.name) or message["role"] not in ("user", "assistant"):
+    check_message(record.to_message())
+    if record.message_id != message_index(path.name):
         raise ValueError(f"{path.name} holds another message")
     return record
-
-
-def _look_into(block: Any) -> None:
-    """Reads of a block what transcripts, settling and models read; raises what they would."""
-    texts: list[Any] = [block["text"]] if "text" in block.keys() else []  # noqa: SIM118 (a text holds words too)
-    if "toolUse" in block:
-        texts += [block["toolUse"]["toolUseId"], block["toolUse"]["name"]]
-    if "toolResult" in block:
-        texts.append(block["toolResult"]["toolUseId"])
-    for part in ("toolResult", "citationsContent"):
-        for inner in block.get(part, {}).get("content", []):
-            texts.append(inner.get("text", ""))
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError("a text is none")
 
 
 class FencedSessionManager(FileSessionManager):
@@ -64,6 +51,10 @@ class FencedSessionManager(FileSessionManager):
     def fence(self) -> None:
         """Refuses every later write: a tool that outlived its turn could otherwise write into the next one."""
         self._closed = True
+
+    def append_message(self, message: Message, agent: LocalAgent, **kwargs: Any) -> None:
+        put_right(message)  # in place: the model is to see what is kept
+        super().append_message(message, agent, **kwargs)
 
     def create_agent(self, session_id: str, session_agent: SessionAgent, **kwargs: Any) -> None:
         self._check()

@@ -15,6 +15,7 @@ from agent_mcp.errors import SessionDamaged
 from agent_mcp.late import load_strands
 from agent_mcp.storage import durable
 from agent_mcp.storage.layout import Layout, message_index
+from agent_mcp.storage.shapes import check_agent
 
 if TYPE_CHECKING:
     # Importing Strands takes half a second: only calls that need it pay.
@@ -61,13 +62,18 @@ class History:
         load_strands()
         from agent_mcp.storage.fenced import FencedSessionManager
 
-        session_file = self._layout.session(self.session_id) / "session.json"
-        self._object(session_file)
+        self.check_files()
         self.count()
         try:
             return FencedSessionManager(self.session_id, storage_dir=str(self._layout.root))
         except UNREADABLE:
-            raise damaged(self.session_id, session_file) from None
+            raise damaged(self.session_id, self._session_file) from None
+
+    def check_files(self) -> None:
+        """Raises SessionDamaged where what Strands keeps beside the messages can't be read."""
+        if not {"session_id", "session_type"} <= self._object(self._session_file).keys():
+            raise damaged(self.session_id, self._session_file)
+        self._agent()
 
     def count(self) -> int:
         """How many messages there are; raises SessionDamaged where one is missing in the middle."""
@@ -124,7 +130,8 @@ class History:
 
     def conversation(self) -> dict[str, Any] | None:
         """The stored state of Strands' conversation manager, None before the first turn; raises SessionDamaged."""
-        return self._agent()["conversation_manager_state"] if self._agent_file.exists() else None
+        agent = self._agent()
+        return agent["conversation_manager_state"] if agent is not None else None
 
     def restore_conversation(self, state: dict[str, Any]) -> None:
         """Puts the conversation manager's state back, through Strands' own repository."""
@@ -135,8 +142,9 @@ class History:
             manager.update_agent(self.session_id, agent)
 
     def is_interrupted(self) -> bool:
-        """Whether Strands waits for somebody's input in this session; raises SessionDamaged."""
-        return self._agent_file.exists() and bool(_interrupts(self._agent()).get("activated"))
+        """Whether Strands waits for somebody's input in this session."""
+        agent = self._agent() or {}
+        return bool(agent.get("_internal_state", {}).get("interrupt_state", {}).get("activated"))
 
     def clear_interrupts(self) -> None:
         """Makes Strands wait for nobody any more: it would refuse every plain prompt."""
@@ -185,32 +193,32 @@ class History:
         """The first file of the session that can't be read, as the error to raise; None if all can."""
         try:
             self.manager()
-            self.conversation()
             self.read()
         except SessionDamaged as error:
             return error
         return None
 
     @property
+    def _session_file(self) -> Path:
+        return self._layout.session(self.session_id) / "session.json"
+
+    @property
     def _agent_file(self) -> Path:
         return self._layout.history(self.session_id, self.agent_id) / "agent.json"
 
-    def _message(self, index: int) -> Path:
-        return self._layout.message(self.session_id, self.agent_id, index)
-
-    def _agent(self) -> dict[str, Any]:
-        """What Strands keeps of the agent beside its messages; raises SessionDamaged where that is none."""
-        whole = self._object(self._agent_file)
+    def _agent(self) -> dict[str, Any] | None:
+        """What is kept of the agent, None before the first turn; raises SessionDamaged."""
+        if not self._agent_file.exists():
+            return None
+        agent = self._object(self._agent_file)
         try:
-            state = whole["conversation_manager_state"]
-            own = state.get(OWN_STATE, {})
-            counts = [state["removed_message_count"], own.get("removed_message_count", 0)]
-            parts = [whole.get("state", {}), _interrupts(whole)]
+            check_agent(agent, own_state=OWN_STATE)
         except UNREADABLE:
             raise damaged(self.session_id, self._agent_file) from None
-        if not all(isinstance(part, dict) for part in parts) or not all(isinstance(count, int) for count in counts):
-            raise damaged(self.session_id, self._agent_file)
-        return whole
+        return agent
+
+    def _message(self, index: int) -> Path:
+        return self._layout.message(self.session_id, self.agent_id, index)
 
     def _object(self, path: Path) -> dict[str, Any]:
         try:
@@ -233,10 +241,6 @@ class History:
             return read_message(path)
         except (FileNotFoundError, *UNREADABLE):
             raise damaged(self.session_id, path) from None
-
-
-def _interrupts(agent: Mapping[str, Any]) -> Any:
-    return agent.get("_internal_state", {}).get("interrupt_state", {})
 
 
 def _tool_ends(records: list[SessionMessage]) -> dict[str, Literal["success", "error"]]:

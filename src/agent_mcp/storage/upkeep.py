@@ -268,7 +268,9 @@ class Upkeep:
             meta = self._sessions.find(session_id)
             if meta is None:
                 return None
-            return Entry(meta, stamp, files, messages=self._sessions.history(meta).read())
+            history = self._sessions.history(meta)
+            history.check_files()
+            return Entry(meta, stamp, files, messages=history.read())
         except SessionDamaged:
             return Entry(meta or self.unreadable(session_id), stamp, files, damaged=True)
 
