@@ -81,6 +81,7 @@ async def test_errors_are_one_line_and_exit_with_one(place: Place) -> None:
         (["agents", "create", "asker", "--tool", "shell"], "agent_exists"),
         (["sessions", "show", "nobodys"], "session_not_found"),
         (["sessions", "prune", "--older-than", "soon"], "invalid_argument"),
+        (["sessions", "prune", "--older-than", "999999w"], "invalid_argument"),
         (["turns", "show", other], "turn_not_found"),
         (["turns", "approve", place.turn], "turn_conflict"),
         (["turns", "deny", place.waiting], "turn_conflict"),
@@ -139,6 +140,10 @@ async def test_an_expired_session_is_revived_in_the_shell_and_gets_a_title(tmp_p
     for_ever = await shell(data, "sessions", "update", told, "--ttl", "0")
     assert for_ever.out == f"{told} 'John' lives for ever\n"
     assert_one_line(await shell(data, "sessions", "update", told, "--ttl", "soon"), "invalid_argument")
+    too_long = await shell(data, "sessions", "update", told, "--ttl", "3651d")
+    assert_one_line(too_long, "invalid_argument")
+    assert "give 3650d at most" in too_long.err
+    assert (await shell(data, "sessions", "update", told, "--ttl", "3650d")).code == 0
 
 
 async def test_the_flag_model_of_a_new_agent_is_its_own(tmp_path: Path) -> None:

@@ -12,7 +12,15 @@ from agent_mcp.cli.common import acting, command, json_option, print_json, use_s
 from agent_mcp.cli.completion import agent_ids, session_ids as complete_session_ids
 from agent_mcp.cli.exports import FORMATS, every_id, export as export_transcripts, whole
 from agent_mcp.cli.terminal import print_markdown, print_table, progress, waiting
-from agent_mcp.domain import ListedSession, SessionId, now, parse_actor_id, parse_agent_id, parse_session_id
+from agent_mcp.domain import (
+    LONGEST_LIFE,
+    ListedSession,
+    SessionId,
+    now,
+    parse_actor_id,
+    parse_agent_id,
+    parse_session_id,
+)
 from agent_mcp.errors import InvalidArgument
 from agent_mcp.service import Service
 from agent_mcp.service.session_cases import EXPIRED_FOR
@@ -287,4 +295,7 @@ def _duration(text: str) -> timedelta:
     match = re.fullmatch(r"(\d{1,6})([smhdw])", text)
     if match is None:
         raise InvalidArgument(f"{text!r} is no length of time: write a number and one of s, m, h, d, w, such as 30d.")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    length = timedelta(**{_UNITS[match[2]]: int(match[1])})
+    if length.total_seconds() > LONGEST_LIFE:
+        raise InvalidArgument(f"{text!r} is longer than a session can live: give {LONGEST_LIFE // 86400}d at most.")
+    return length
