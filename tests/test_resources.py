@@ -136,6 +136,18 @@ async def test_what_tools_return_stays_inside_its_code_block(data_dir: Path) -> 
     assert "Uses the tool `calculator`" in text
 
 
+async def test_a_fence_is_part_of_what_a_transcript_may_weigh(data_dir: Path) -> None:
+    def script(received: Received) -> Reply:
+        return use_tool("calculator", {"expression": "`" * 180_000}) if len(received.messages) == 1 else say("Done.")
+
+    with BedrockServer(script) as bedrock:
+        async with connect(data_dir, env=bedrock.env | {"AGENT_MCP_MODEL": "bedrock"}) as client:
+            reply = await call(client, "ask_agent", prompt="Calculate")
+            text = (await read(client, reply["transcript"])).text
+    assert len(text) <= 512 * 1024
+    assert headings_outside_code(text) == ["0. User", "1. Assistant", "2. Tool", "3. Assistant"]
+
+
 def headings_outside_code(text: str) -> list[str]:
     """The headings of messages, as CommonMark reads code blocks."""
     fence = ""

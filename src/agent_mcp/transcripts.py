@@ -160,10 +160,13 @@ def _closed(text: str) -> str:
 
 def _fenced(text: str) -> str:
     """A code block whose fence is longer than any in the text, so that what tools return stays inside."""
-    fence = "```"
-    while fence in text:
-        fence += "`"
+    fence = _fence(text)
     return f"{fence}\n{text}\n{fence}\n"
+
+
+def _fence(text: str) -> str:
+    # The longest run and one more, not tried one by one: in a long text of nothing else that takes minutes.
+    return "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
 
 
 def _cut(message: Message, longest: int) -> Message:
@@ -186,5 +189,6 @@ def _cut(message: Message, longest: int) -> Message:
 
 
 def _weight(value: object) -> int:
-    """Bytes as JSON, in which only control characters and quotes take more than in Markdown."""
-    return _carried(json.dumps(value, ensure_ascii=False, default=str))
+    """Bytes as JSON, in which only control characters and quotes take more than in Markdown; and those of a fence."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return _carried(text) + 2 * len(_fence(text))
