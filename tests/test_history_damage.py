@@ -1,6 +1,7 @@
 """One damaged file makes one session unusable, says which file it is, and costs nothing else."""
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from agent_mcp.domain import SessionId
 from agent_mcp.errors import SessionDamaged
 from agent_mcp.service import Service
+from agent_mcp.settle import INTERRUPTED
 from in_process import CALLER, ask, running
 
 Damage = Callable[[Path], None]
@@ -154,6 +156,76 @@ async def test_a_damaged_file_is_named_and_nothing_is_overwritten(data_dir: Path
         assert await statuses(service) == {session: "damaged", other: "active"}
         assert contents(data_dir, session) == before
         assert "Ann" in (await ask(service, "What's my name?", other)).response
+
+
+DIRECTORIES = [
+    ("agents", "a link"),
+    ("agents", "a file"),
+    ("agents/agent_assistant/messages", "a link"),
+    ("agents/agent_assistant/messages", "a file"),
+    ("agents/agent_assistant/messages", "missing"),
+]
+
+
+@pytest.mark.parametrize(("name", "damage"), DIRECTORIES)
+async def test_a_damaged_directory_is_named_listed_and_repaired(data_dir: Path, name: str, damage: str) -> None:
+    async with running(data_dir) as service:
+        session = (await ask(service, "My name is John")).session_id
+        other = (await ask(service, "My name is Ann")).session_id
+        path = data_dir / f"session_{session}" / name
+        elsewhere = data_dir.with_name("elsewhere")
+        path.rename(elsewhere)
+        if damage == "a link":
+            path.symlink_to(elsewhere)
+        elif damage == "a file":
+            path.write_text("no directory")
+        before = sorted(elsewhere.rglob("*"))
+        error = await error_of(service, session, reading=False)
+        assert "is missing or damaged" in error
+        assert await statuses(service) == {session: "damaged", other: "active"}
+        assert sorted(elsewhere.rglob("*")) == before
+        await service.turns.repair_session(CALLER, session)
+        assert await statuses(service) == {session: "active", other: "active"}
+        assert "Lisbon" in (await ask(service, "I live in Lisbon", session)).response
+        assert sorted(elsewhere.rglob("*")) == before
+
+
+def a_loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+NO_RECORDS: dict[str, Damage] = {"a directory": Path.mkdir, "a loop": a_loop, "not UTF-8": holding(b"\xff")}
+
+
+@pytest.mark.parametrize("kind", NO_RECORDS)
+async def test_what_is_no_record_among_the_turns_hides_nothing_and_stops_no_server(data_dir: Path, kind: str) -> None:
+    async with running(data_dir) as service:
+        session = (await ask(service, "My name is John")).session_id
+        for name in (f"t-{'ab' * 16}.json", "backup", ".write_x"):
+            path = data_dir / "turns" / name
+            NO_RECORDS[kind](path)
+            os.utime(path, (1, 1), follow_symlinks=False)  # so old that a record of then would be removed
+        turns = await service.turns.list_turns(CALLER)
+        assert await statuses(service) == {session: "active"}
+    missing(data_dir / "catalog.db")
+    async with running(data_dir) as service:
+        assert await statuses(service) == {session: "active"}
+        assert await service.turns.list_turns(CALLER) == turns
+        assert (await service.turns.follow(CALLER, session_id=session)).turn_id == turns[0].turn_id
+        assert "John" in (await ask(service, "What's my name?", session)).response
+
+
+async def test_a_killed_turn_whose_text_was_half_written_does_not_stop_its_session(data_dir: Path) -> None:
+    async with running(data_dir) as service:
+        reply = await ask(service, "My name is John")
+    record = data_dir / "turns" / f"{reply.turn_id}.json"
+    with_field("status", "working")(record)
+    missing(data_dir / f"session_{reply.session_id}" / MESSAGE)
+    record.with_suffix(".partial").write_bytes(b"Hello \xff\0\0")
+    async with running(data_dir) as service:
+        assert "John" in (await ask(service, "What's my name?", reply.session_id)).response
+        kept = (await service.sessions.read(CALLER, reply.session_id)).messages[1].text
+    assert kept == f"Hello \ufffd\n\n{INTERRUPTED}"
 
 
 async def test_a_lost_message_in_the_middle_is_named_and_not_written_over(data_dir: Path) -> None:

@@ -57,9 +57,9 @@ def _written(directory: Path, text: str, *, sync: bool) -> Generator[Path]:
 
 
 def remove_begun(directory: Path, *, older_than_seconds: float) -> None:
-    """Removes what kills left of files that were being written; raises OSError."""
+    """Removes what kills left of files that were being written, as far as the system lets it."""
     for path in directory.glob(f"{_BEGUN}*"):
-        with suppress(FileNotFoundError):  # Another process that lives has just finished this one.
+        with suppress(OSError):  # Another process that lives has just finished this one.
             if path.stat().st_mtime < time.time() - older_than_seconds:
                 path.unlink()
 

@@ -73,7 +73,12 @@ class History:
         """Raises SessionDamaged where what Strands keeps beside the messages can't be read."""
         if not {"session_id", "session_type"} <= self._object(self._session_file).keys():
             raise damaged(self.session_id, self._session_file)
-        self._agent()
+        messages = self._layout.messages(self.session_id, self.agent_id)
+        for place in (messages.parent.parent, messages.parent, messages):
+            if place.is_symlink():
+                raise damaged(self.session_id, place)  # What is said would be kept elsewhere.
+        if self._agent() is not None and not messages.is_dir():
+            raise damaged(self.session_id, messages)
 
     def count(self) -> int:
         """How many messages there are; raises SessionDamaged where one is missing in the middle."""

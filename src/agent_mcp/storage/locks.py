@@ -38,7 +38,8 @@ class ProcessLock:
             for directory in (self._directory.parent, self._directory):  # What mkdir makes above has no mode given.
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             for path in self._directory.glob("process-*.lock"):
-                is_free(path)
+                with suppress(OSError):  # another user's; whether that one lives is asked again where it matters
+                    is_free(path)
             self._lock.acquire()
 
     def lives(self, process: str) -> bool:

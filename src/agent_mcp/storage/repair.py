@@ -63,6 +63,8 @@ class Repairer:
             if place.is_symlink() or (place.exists() and not place.is_dir()):
                 self._set_aside(place)
         self._session_file()
+        if messages.parent.is_dir():
+            messages.mkdir(mode=0o700, exist_ok=True)
         self._messages(history, messages)
         self._agent_file(history, messages.parent / "agent.json", wanted=messages.is_dir() and any(messages.iterdir()))
         if (error := history.find_damage()) is not None:

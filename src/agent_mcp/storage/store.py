@@ -237,19 +237,21 @@ class Store:
 
     def open_turns(self, session_id: SessionId) -> list[TurnRecord]:
         """A session's turns that have not ended, the latest first."""
-        ids = self._turn_ids(session_id, only_open=True)
-        return [r for r in map(self._turns.find, ids) if r is not None and (r.is_open or r.is_pending)]
+        with storage_errors(self.root):
+            ids = self._turn_ids(session_id, only_open=True)
+            return [r for r in map(self._turns.find, ids) if r is not None and (r.is_open or r.is_pending)]
 
     def list_turns(self, session_id: SessionId | None) -> list[TurnRecord]:
         """The records of all turns, or of one session's, the latest first."""
         with storage_errors(self.root):
             ids = self._turns.ids() if session_id is None else self._turn_ids(session_id)
-            records = [record for record in map(self.find_turn, ids) if record is not None]
+            records = [record for record in self._turns.find_each(ids) if self._shows(record.actor_id)]
         return sorted(records, key=lambda record: record.created_at, reverse=True)
 
     def latest_turn(self, session_id: SessionId) -> TurnRecord | None:
         """The turn that was asked last in a session."""
-        return next((r for r in map(self._turns.find, self._turn_ids(session_id)) if r is not None), None)
+        with storage_errors(self.root):
+            return next((r for r in map(self._turns.find, self._turn_ids(session_id)) if r is not None), None)
 
     def workspace(self, session_id: SessionId) -> Path:
         """The directory in which a session's tools work; made if it is not there. Raises StorageFailed."""
@@ -370,7 +372,7 @@ class Store:
             return self._upkeep.of_one_index(lambda: self._turns_in_index(session_id, only_open=only_open))
         except (sqlite3.Error, OSError, StorageFailed):
             logger.warning("the catalog can't be read", exc_info=True)
-        records = [r for r in map(self._turns.find, self._turns.ids()) if r is not None and r.session_id == session_id]
+        records = [r for r in self._turns.find_each(self._turns.ids()) if r.session_id == session_id]
         return [r.turn_id for r in sorted(records, key=lambda r: r.created_at, reverse=True)]
 
     def _turns_in_index(self, session_id: SessionId, *, only_open: bool) -> list[TurnId]:

@@ -1,6 +1,8 @@
 """The record of each turn, so that any process can answer for it, and whether the process that runs it lives."""
 
+import logging
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 
 from pydantic import ValidationError
@@ -10,6 +12,8 @@ from agent_mcp.errors import InvalidArgument
 from agent_mcp.storage import durable
 from agent_mcp.storage.layout import Layout
 from agent_mcp.storage.locks import ProcessLock
+
+logger = logging.getLogger(__name__)
 
 
 class TurnFiles:
@@ -44,16 +48,30 @@ class TurnFiles:
     def partial(self, turn_id: TurnId) -> str:
         """What was kept of an incomplete message, empty if nothing was."""
         try:
-            return self._layout.partial(turn_id).read_text(encoding="utf-8")
+            text = self._layout.partial(turn_id).read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return ""
+        return text.replace("\0", "")  # It is not synced, so a power cut may leave its length and nothing in it.
 
     def find(self, turn_id: TurnId) -> TurnRecord | None:
         """The record, or None if there is none (or none that can be read, after a power cut)."""
         try:
             return TurnRecord.model_validate_json(self._layout.turn(turn_id).read_bytes())
-        except (FileNotFoundError, ValidationError):
+        except (FileNotFoundError, IsADirectoryError, ValidationError):
             return None
+
+    def find_each(self, turn_ids: Iterable[TurnId]) -> list[TurnRecord]:
+        """The records of these turns. What the system does not let us read does not hide the others."""
+        found: list[TurnRecord] = []
+        for turn_id in turn_ids:
+            try:
+                record = self.find(turn_id)
+            except OSError:
+                logger.warning("the record of turn %s can't be read", turn_id, exc_info=True)
+                continue
+            if record is not None:
+                found.append(record)
+        return found
 
     def ids(self) -> list[TurnId]:
         found: list[TurnId] = []
@@ -80,7 +98,7 @@ class TurnFiles:
         limit = (now() - RECORDS_KEPT).timestamp()
         removed: list[TurnId] = []
         for path in self._layout.turns.iterdir():
-            with suppress(FileNotFoundError):  # another server removes them too
+            with suppress(OSError):  # Another server removes them too; and what is none of ours is left where it is.
                 if path.stat().st_mtime >= limit:
                     continue
                 if path.suffix != ".json":

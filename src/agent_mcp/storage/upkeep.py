@@ -286,8 +286,7 @@ class Upkeep:
         """Takes up the records of turns that the index does not know or knows as open, drops those that are gone."""
         known = self._catalog.open_by_turn()
         turns = self._turns.ids()
-        records = [self._turns.find(turn_id) for turn_id in turns if known.get(turn_id, True)]
-        found = [r for r in records if r is not None]
+        found = self._turns.find_each(turn_id for turn_id in turns if known.get(turn_id, True))
         changed = [r for r in found if r.turn_id not in known or not (r.is_open or r.is_pending)]
         if changed:
             self._catalog.put_turns(changed)
