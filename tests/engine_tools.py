@@ -106,3 +106,18 @@ def malformed(kind: str) -> Any:
         kind: What.
     """
     return MALFORMED[kind]
+
+
+@tool
+async def deaf(port: int) -> str:
+    """Run until the test lets go, whoever cancels it.
+
+    Args:
+        port: Where the test listens.
+    """
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    while not reader.at_eof():
+        with contextlib.suppress(asyncio.CancelledError):
+            await reader.read(1)
+    writer.close()
+    return "let go"

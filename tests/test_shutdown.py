@@ -1,6 +1,7 @@
 """The end of a server: of stdin, by a signal, with its client gone; and that only the protocol is on its stdout."""
 
 import asyncio
+import gc
 import json
 import signal
 import sys
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from agent_mcp.domain import AgentId
+from agent_mcp.service import AgentDraft, Prompt
 from bedrock_server import BedrockServer, Gate, say, use_tool
 from conftest import server_environment
 from engine import (
@@ -25,6 +28,7 @@ from engine import (
     serving,
     tools_env,
 )
+from in_process import CALLER, running
 
 PROMPT = 60.0
 """Seconds in which a server must be gone: the 2 s that turns get, what closing takes, and a busy machine."""
@@ -245,3 +249,17 @@ async def test_nothing_but_the_protocol_is_on_stdout_also_where_a_tool_prints_an
     told = [message for message in server.messages if message.get("method") == "notifications/progress"]
     assert len(answered) == 4
     assert len(told) >= 2
+
+
+async def test_what_still_runs_when_the_agents_loop_is_stopped_is_left_without_a_word(
+    data_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ToolDesk() as desk:
+        async with running(data_dir, tools=("engine_tools",)) as service:
+            await service.agents.create(CALLER, AgentDraft(name="User", tools=("py:deaf",)))
+            prompt = f'Use the tool deaf with {{"port": {desk.port}}}'
+            await service.turns.ask(CALLER, Prompt(text=prompt, agent_id=AgentId("user")))
+            await desk.started()
+        del service
+        gc.collect()
+        assert "Task was destroyed" not in caplog.text

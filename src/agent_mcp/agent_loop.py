@@ -16,6 +16,9 @@ T = TypeVar("T")
 _THREADS = 64  # a synchronous tool, or a stream of a client without asyncio, holds one while it runs
 _OWN_THREADS = 32  # for the engine's own work, which is short
 
+_left: set[asyncio.Task[Any]] = set()
+"""What still ran when its loop was stopped. Kept to the end of the process: asyncio complains of what is collected."""
+
 
 class AgentLoop:
     """An asyncio loop in a thread, started at the first use."""
@@ -82,6 +85,7 @@ class AgentLoop:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(timeout=5)
         if not self._thread.is_alive():
+            _left.update(asyncio.all_tasks(self._loop))
             self._loop.close()
 
 
