@@ -6,7 +6,7 @@ import sys
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import pytest
 import pytest_asyncio
@@ -18,6 +18,9 @@ from agent_mcp.errors import BY_CODE
 from agent_mcp.server.tools import tool_table
 from contract_record import RECORD, RecordingClient, uncovered, undeclared
 
+if TYPE_CHECKING:
+    from proof.kills import Kills
+
 _BEHIND_MARKERS = ("fuzz", "node", "shell")
 _is_whole = pytest.StashKey[bool]()
 _lacks = pytest.StashKey[list[str]]()
@@ -28,6 +31,13 @@ BEFORE_ANY_TOOL = {"unauthorized", "rate_limited"}
 
 ERAS = ["legacy", "2026-07-28"]
 """The two generations of the protocol, as `Client(mode=...)` names them."""
+
+PROOF = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.skipif(sys.platform != "linux", reason="the proof forks its servers and looks into /proc"),
+    pytest.mark.timeout(600),
+]
+"""The marks of a module that breaks things for real, with the servers of `proof`."""
 
 
 class Door(NamedTuple):
@@ -145,6 +155,15 @@ async def held(context: AbstractAsyncContextManager[T]) -> AsyncGenerator[T]:
     finally:
         done.set()
         await task
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def kills(tmp_path_factory: pytest.TempPathFactory) -> "AsyncGenerator[Kills]":
+    """The phases of the proof on a data directory of the module's own. Its tests are marked with `PROOF`."""
+    from proof.kills import killing  # imports what only Linux has
+
+    async with held(killing(tmp_path_factory.mktemp("proof"))) as phases:
+        yield phases
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=ERAS)

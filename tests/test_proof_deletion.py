@@ -1,28 +1,15 @@
 """Deleting a session that several processes ask in leaves nothing behind, and nothing of it comes back."""
 
 import asyncio
-import sys
-from collections.abc import AsyncGenerator
 
 import pytest
-import pytest_asyncio
 
-from conftest import held
-from proof.kills import Kills, killing
+from conftest import PROOF
+from proof.kills import Kills
 from proof.place import Place, Session, order, telling
 from proof.servers import DEADLINE, Refused, Server
 
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skipif(sys.platform != "linux", reason="the proof forks its servers and looks into /proc"),
-    pytest.mark.timeout(600),
-]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def kills(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Kills]:
-    async with held(killing(tmp_path_factory.mktemp("deletion"))) as phases:
-        yield phases
+pytestmark = PROOF
 
 
 def traces(place: Place, session: Session) -> list[str]:

@@ -3,7 +3,6 @@
 `python -m tests.proof --only full` refuses every write of every kind of turn; here it is some of them.
 """
 
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,25 +10,20 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from conftest import held
+from conftest import PROOF
 from proof.full import REASONS, TURNS, Disk, fill_each, forbid_each, open_no_more, refuse_each
-from proof.kills import killing
+from proof.kills import Kills, killing
 from proof.place import Place
 from proof.servers import Server
 
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skipif(sys.platform != "linux", reason="the proof forks its servers and looks into /proc"),
-    pytest.mark.timeout(600),
-]
+pytestmark = PROOF
 _LEAST = 3
 """A sweep that refuses fewer writes than this has not found the turn."""
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Place]:
-    async with held(killing(tmp_path_factory.mktemp("full"))) as phases:
-        yield phases.place
+@pytest.fixture(scope="module")
+def place(kills: Kills) -> Place:
+    return kills.place
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -1,26 +1,12 @@
 """A few kills in each phase of a turn; `python -m tests.proof` makes a thousand of them."""
 
-import sys
-from collections.abc import AsyncGenerator
-
 import pytest
-import pytest_asyncio
 
-from conftest import held
-from proof.kills import PHASES, Kills, killing
+from conftest import PROOF
+from proof.kills import PHASES, Kills
 from proof.together import ask_together, soak
 
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skipif(sys.platform != "linux", reason="the proof forks its servers and looks into /proc"),
-    pytest.mark.timeout(600),
-]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def kills(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Kills]:
-    async with held(killing(tmp_path_factory.mktemp("kills"))) as phases:
-        yield phases
+pytestmark = PROOF
 
 
 @pytest.mark.parametrize("phase", PHASES)

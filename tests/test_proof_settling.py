@@ -2,27 +2,14 @@
 
 import os
 import signal
-import sys
-from collections.abc import AsyncGenerator
 
 import pytest
-import pytest_asyncio
 
-from conftest import held
-from proof.kills import Kills, killing
+from conftest import PROOF
+from proof.kills import Kills
 from proof.place import telling
 
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skipif(sys.platform != "linux", reason="the proof forks its servers and looks into /proc"),
-    pytest.mark.timeout(600),
-]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def kills(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Kills]:
-    async with held(killing(tmp_path_factory.mktemp("settling"))) as phases:
-        yield phases
+pytestmark = PROOF
 
 
 @pytest.mark.parametrize("what", ["a cancel", "a cancel by another process", "the client's end"])
