@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from mcp.server.subscriptions import ResourcesListChanged, ResourceUpdated
 
+from agent_mcp.domain import Reply
 from agent_mcp.server.app import build_server
 from agent_mcp.service import Service
 from in_process import CALLER, ask, running
@@ -43,6 +44,13 @@ def told(client: Wire, method: str, uri: str | None = None) -> int:
 
 
 @asynccontextmanager
+async def asked_before(data_dir: Path, *prompts: str) -> AsyncGenerator[tuple[Service, list[Reply]]]:
+    """A service in which all this was asked before anybody connects, so that nobody is told of it, however late."""
+    async with running(data_dir) as service:
+        yield service, [await ask(service, prompt) for prompt in prompts]
+
+
+@asynccontextmanager
 async def connected(service: Service, revision: str, **more: Any) -> AsyncGenerator[Wire]:
     async with wire(build_server(service, **more), revision) as client:
         yield client
@@ -52,33 +60,31 @@ async def connected(service: Service, revision: str, **more: Any) -> AsyncGenera
 async def test_a_turn_is_told_as_an_update_of_its_transcript_and_a_session_as_a_change_of_the_list(
     data_dir: Path, revision: str
 ) -> None:
-    async with running(data_dir) as service, connected(service, revision) as client:
-        reply = await ask(service, "My name is John")
+    async with asked_before(data_dir, "My name is John", "Something else") as (service, (reply, other)):
         transcript = reply.transcript
         messages = transcript.replace("/transcript", "/messages")
-        other = (await ask(service, "Something else")).transcript
-        await watch(client, transcript, messages)
-        await ask(service, "What's my name?", reply.session_id)
-        await client.until(lambda: told(client, UPDATED, transcript) > 0 and told(client, UPDATED, messages) > 0)
-        seen = told(client, LIST)
-        session = await service.sessions.start(CALLER)
-        await client.until(lambda: told(client, LIST) > seen)
-        seen = told(client, LIST)
-        await service.turns.delete_session(CALLER, session.session_id)
-        await client.until(lambda: told(client, LIST) > seen)
-        assert told(client, UPDATED, other) == 0
-        assert {method for method, _ in client.told} <= {LIST, UPDATED, BEGUN}
+        async with connected(service, revision) as client:
+            await watch(client, transcript, messages)
+            await ask(service, "What's my name?", reply.session_id)
+            await client.until(lambda: told(client, UPDATED, transcript) > 0 and told(client, UPDATED, messages) > 0)
+            assert told(client, LIST) == 0
+            session = await service.sessions.start(CALLER)
+            await client.until(lambda: told(client, LIST) > 0)
+            seen = told(client, LIST)
+            await service.turns.delete_session(CALLER, session.session_id)
+            await client.until(lambda: told(client, LIST) > seen)
+            assert told(client, UPDATED, other.transcript) == 0
+            assert {method for method, _ in client.told} <= {LIST, UPDATED, BEGUN}
 
 
 @pytest.mark.parametrize("revision", REVISIONS[1:])
 async def test_what_another_process_does_is_told_too(data_dir: Path, revision: str) -> None:
-    async with running(data_dir) as service, connected(service, revision) as client:
-        reply = await ask(service, "My name is John")
+    async with asked_before(data_dir, "My name is John") as (service, (reply,)), connected(service, revision) as client:
         await watch(client, reply.transcript)
-        seen = told(client, LIST)
         done = await shell(data_dir, "ask", "What's my name?", "--session", reply.session_id)
         assert "John" in done.out, done.err
         await client.until(lambda: told(client, UPDATED, reply.transcript) > 0)
+        seen = told(client, LIST)
         done = await shell(data_dir, "ask", "Hello")
         assert done.code == 0
         await client.until(lambda: told(client, LIST) > seen)
@@ -86,8 +92,7 @@ async def test_what_another_process_does_is_told_too(data_dir: Path, revision: s
 
 @pytest.mark.parametrize("revision", REVISIONS[1:])
 async def test_notices_go_on_when_the_catalog_is_deleted(data_dir: Path, revision: str) -> None:
-    async with running(data_dir) as service, connected(service, revision) as client:
-        reply = await ask(service, "My name is John")
+    async with asked_before(data_dir, "My name is John") as (service, (reply,)), connected(service, revision) as client:
         await watch(client, reply.transcript)
         remove_catalog(data_dir)
         await ask(service, "What's my name?", reply.session_id)
@@ -132,8 +137,11 @@ async def test_a_client_of_the_older_revisions_is_told_of_the_list_without_askin
 
 
 async def test_who_left_is_told_nothing_any_more(data_dir: Path) -> None:
-    async with running(data_dir) as service, connected(service, "2025-11-25") as client:
-        reply, other = await ask(service, "My name is John"), await ask(service, "Hello")
+    prompts = "My name is John", "Hello"
+    async with (
+        asked_before(data_dir, *prompts) as (service, (reply, other)),
+        connected(service, "2025-11-25") as client,
+    ):
         await watch(client, reply.transcript, other.transcript)
         await client.request("resources/unsubscribe", {"uri": reply.transcript})
         await ask(service, "What's my name?", reply.session_id)

@@ -31,12 +31,13 @@ async def test_forty_deltas_over_four_seconds_are_told_as_they_come(data_dir: Pa
             began = time.monotonic()
             gate.release()
             result = await asking
+            ended = time.monotonic()
         assert model.violations == []
     assert result.structured_content is not None, text_of(result)
     reply = result.structured_content["response"]
     assert reply == "".join(pieces)
     assert len(progress.messages) >= 8
-    assert progress.times[0] - began < 1
+    assert progress.times[0] - began < (ended - began) / 2, "the first is told long before the last is written"
     assert all(message in reply for message in progress.messages)
     assert "".join(progress.messages) == reply
     assert progress.steps == sorted(set(progress.steps)), "progress must increase"
