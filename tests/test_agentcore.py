@@ -126,6 +126,20 @@ async def test_a_service_that_throttles_or_hangs_fails_no_turn_and_gets_everythi
         assert "Prefers Celsius" not in aws.texts()
 
 
+async def test_what_could_not_be_sent_is_sent_by_the_same_server_once_the_service_is_back(
+    data_dir: Path, aws: AgentCoreServer
+) -> None:
+    aws.fail("*")
+    async with connect(data_dir, env=aws.env) as client:
+        await call(client, "create_agent", name="One", memory="explicit")
+        await call(client, "remember", text="Likes Marmalade", actor_id="bert")
+        prompt = order("remember", fact="Prefers Celsius")
+        assert (await call(client, "ask_agent", prompt=prompt, agent_id="one"))["status"] == "completed"
+        assert aws.texts() == []
+        aws.release()
+        await asyncio.to_thread(aws.wait_until, lambda: aws.texts() == ["Likes Marmalade", "Prefers Celsius"], DEADLINE)
+
+
 async def test_unconfirmed_facts_are_kept_apart_there_until_they_are_confirmed(
     data_dir: Path, aws: AgentCoreServer
 ) -> None:
