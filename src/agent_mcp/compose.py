@@ -114,6 +114,8 @@ def build_service(
         if record.status == "completed" and admitted.spec.memory == "auto" and admitted.depth == 0:
             lessons.note(room.of(admitted.store, admitted.caller.subject), record)
             worker.start(admitted.store, admitted.caller.subject)
+        elif admitted.spec.memory != "off":  # The agent itself may have noted what could not be sent.
+            worker.keep_up(admitted.store, admitted.caller.subject)
 
     limits = Limits(seconds=settings.turn_timeout, calls=settings.max_calls)
     engine = TurnEngine(build=build, ended=ended, limits=limits, tally=tally)

@@ -43,8 +43,11 @@ class Worker:
         self.keeps_up = False
         """Whether what earlier processes left is done too: in a server, not in a command that is over in a moment."""
 
-    def opened(self, store: Store, subject: str) -> None:
-        """To be told of every store that is opened."""
+    def keep_up(self, store: Store, subject: str) -> None:
+        """Has done what may wait in a subject's queue, in a process that keeps up. Any thread; does not wait.
+
+        To be told of every store that is opened, and of all that may have put something into the queue.
+        """
         if self.keeps_up:
             self.start(store, subject)
 

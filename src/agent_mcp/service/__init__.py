@@ -65,7 +65,7 @@ class Service:
         self._worker = worker
         self.tally = tally
         self._at_end = at_end
-        self._stores = Stores(settings, opened=worker.opened)
+        self._stores = Stores(settings, opened=worker.keep_up)
         self.agents = AgentCases(stores=self._stores, models=models, toolbox=toolbox, directories=directories)
         self.memories = MemoryCases(stores=self._stores, room=room, worker=worker)
         self.sessions = SessionCases(

@@ -48,7 +48,8 @@ class MemoryCases:
     ) -> RememberedFact:
         """Keeps a fact on the caller's word, or confirms one that an agent noted. Raises MemoryNotFound."""
         actor = caller.actor_for(actor_id)
-        facts = self._facts(caller)
+        store = self._stores.of(caller)
+        facts = self._room.of(store, caller.subject)
         if (text is None) == (memory_id is None):
             raise InvalidArgument("Give either text (a fact to remember) or memory_id (one to confirm).")
         if text is not None:
@@ -58,6 +59,7 @@ class MemoryCases:
             memory = facts.confirm(actor, memory_id)
             if memory is None:
                 raise _not_found(memory_id)
+        self._worker.keep_up(store, caller.subject)
         return RememberedFact(memory_id=memory.memory_id, confirmed=memory.confirmed)
 
     @threaded
@@ -74,8 +76,10 @@ class MemoryCases:
     def forget(self, caller: Caller, memory_id: MemoryId, *, actor_id: ActorId | None = None) -> ForgottenFact:
         """Deletes a fact for good. Raises MemoryNotFound."""
         actor = caller.actor_for(actor_id)
-        if not self._facts(caller).forget(actor, memory_id):
+        store = self._stores.of(caller)
+        if not self._room.of(store, caller.subject).forget(actor, memory_id):
             raise _not_found(memory_id)
+        self._worker.keep_up(store, caller.subject)
         return ForgottenFact(memory_id=memory_id)
 
     @property
