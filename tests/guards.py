@@ -711,6 +711,13 @@ GUARDS = (
         f"{_FULL}[a turn with a tool-from there on]",
     ),
     Guard(
+        "what a turn could not count is counted by the next one",
+        "turn_steps.py",
+        "return recount(meta).model_copy(",
+        "return meta.model_copy(",
+        "test_proof_settling.py::test_what_a_turn_could_not_count_behind_its_record_is_counted_by_the_next_one[killed]",
+    ),
+    Guard(
         "a turn that was settled and no further is not completed",
         "recovery.py",
         " and not said[-1].text.endswith(INTERRUPTED)",

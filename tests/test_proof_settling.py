@@ -7,7 +7,7 @@ import pytest
 
 from conftest import PROOF
 from proof.kills import Kills
-from proof.place import telling
+from proof.place import Session, telling
 
 pytestmark = PROOF
 
@@ -38,3 +38,36 @@ async def test_what_comes_while_a_turn_is_being_kept_comes_too_late(kills: Kills
         assert prompt in session.answered
         await server.close()
     assert not list((place.data / "turns").glob("*.cancel"))
+
+
+@pytest.mark.parametrize("how", ["killed", "refused"])
+async def test_what_a_turn_could_not_count_behind_its_record_is_counted_by_the_next_one(kills: Kills, how: str) -> None:
+    place = kills.place
+    server = await place.victim()
+    await place.session(server)  # The first one takes its time, and more is written while it runs.
+    await server.plan()
+    await place.session(server)
+    done = await server.plan()
+    record = max(n for n, (kind, name) in enumerate(done) if kind == "replace" and name.startswith("turns/"))
+    counts = next(n for n, (kind, name) in enumerate(done) if n > record and kind == "replace" and "metadata" in name)
+    session = Session(place.new_id())
+    first = telling()
+    if how == "killed":
+        await server.plan(pause=counts)
+        await place.begin(server, session, first)
+        assert await server.told("paused")
+        await server.kill()
+    else:
+        await server.plan(fail=counts, errno="ENOSPC")
+        await place.ask(server, session, first)
+        await server.close()
+    (turn,) = place.turns(session)
+    assert place.record(turn)["status"] == "completed"
+    assert place.metadata(session)["turns"] == 0
+    await place.check(session)
+    assert session.answered.keys() == set(session.given)
+    counted = place.metadata(session)
+    assert (counted["turns"], counted["title"]) == (2, first)
+    used = [place.record(turn)["usage"]["total_tokens"] for turn in place.turns(session)]
+    assert counted["usage"]["total_tokens"] == sum(used)
+    assert min(used) > 0

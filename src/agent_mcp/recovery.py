@@ -28,8 +28,8 @@ def interrupted(record: TurnRecord, *, kept: bool) -> TurnRecord:
     return record.model_copy(update={"status": "failed", "ended_at": now(), "failure": failure})
 
 
-def _counted(meta: SessionMeta, *, at: datetime) -> SessionMeta:
-    return meta.model_copy(update={"turns": meta.turns + 1, "last_active_at": max(at, meta.last_active_at)})
+def _counted(meta: SessionMeta, *, turns: int, at: datetime) -> SessionMeta:
+    return meta.model_copy(update={"turns": turns, "last_active_at": max(at, meta.last_active_at)})
 
 
 def _life(meta: SessionMeta) -> dict[str, object]:
@@ -51,7 +51,8 @@ def refuse_pending(store: Store, record: TurnRecord, *, note: str) -> TurnRecord
         history.make_durable(since=record.first_message or 0)
         said = history.read(offset=min(record.first_message or 0, history.count()))
         response = said[-1].text if said else ""
-        after = store.change_session(record.session_id, lambda meta: _counted(meta, at=now()), sync=False)
+        turns = len(history.prompts())
+        after = store.change_session(record.session_id, lambda meta: _counted(meta, turns=turns, at=now()), sync=False)
         life = _life(after)
     update = {"status": "cancelled", "stop_reason": "cancelled", "ended_at": now(), "response": response}
     ended = record.model_copy(update={**update, **life})
@@ -86,9 +87,13 @@ def recover(store: Store, record: TurnRecord) -> TurnRecord:
         else:
             ended = interrupted(record, kept=bool(said))
         # Also where nothing is counted: the index may have the prompt that was withdrawn, and would keep it.
-        # A turn that nobody ended for days does not bring an expired session back to life.
+        # A turn that nobody ended for days does not bring an expired session back to life. Whoever was killed in here
+        # may have counted it already, so all are counted.
+        turns = len(history.prompts()) if said else 0
         after = store.change_session(
-            record.session_id, lambda meta: _counted(meta, at=record.created_at) if said else meta, sync=False
+            record.session_id,
+            lambda meta: _counted(meta, turns=turns, at=record.created_at) if said else meta,
+            sync=False,
         )
         if said:
             ended = ended.model_copy(update=_life(after))

@@ -25,6 +25,7 @@ from agent_mcp.models import ModelRef
 from agent_mcp.outcomes import Outcome
 from agent_mcp.recovery import recover, refuse_pending
 from agent_mcp.settle import INTERRUPTED, settle
+from agent_mcp.storage.history import History
 from agent_mcp.storage.store import Store
 
 if TYPE_CHECKING:
@@ -95,8 +96,10 @@ def begin(admitted: Admitted) -> TurnRecord:
     )
     store.save_turn(record, sync=False)
 
+    recount = _recount(meta, history, left)
+
     def mark(meta: SessionMeta) -> SessionMeta:
-        return meta.model_copy(update={"last_turn": record.turn_id})
+        return recount(meta).model_copy(update={"last_turn": record.turn_id})
 
     store.change_session(record.session_id, mark, sync=False, index=changed)
     return record
@@ -213,6 +216,23 @@ def end_unbegun(admitted: Admitted, error: AgentMcpError | None) -> TurnRecord:
     record = record.model_copy(update=ended)
     admitted.store.save_turn(record, sync=True)
     return record
+
+
+def _recount(meta: SessionMeta, history: History, left: TurnRecord | None) -> Callable[[SessionMeta], SessionMeta]:
+    """Brings in what the turn before, `left`, had to write to the metadata behind its record, and perhaps could not."""
+    if left is None or left.ended_at is None or left.ended_at <= meta.last_active_at:
+        return lambda meta: meta
+    prompts = history.prompts()
+
+    def recounted(meta: SessionMeta) -> SessionMeta:
+        update = {
+            "turns": len(prompts),
+            "usage": max(meta.usage, left.session_usage, key=lambda usage: usage.total_tokens),
+            "title": meta.title or (_title(prompts[0]) if prompts else ""),
+        }
+        return meta.model_copy(update=update)
+
+    return recounted
 
 
 def pending_error(record: TurnRecord) -> TurnPending:

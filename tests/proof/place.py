@@ -126,6 +126,10 @@ class Place:
         """A turn's record as it stands on disk."""
         return json.loads((self.data / "turns" / f"{turn_id}.json").read_bytes())
 
+    def metadata(self, session: Session) -> dict[str, Any]:
+        """What stands on disk of a session beside the conversation."""
+        return json.loads((self.data / f"session_{session.session_id}" / "metadata.json").read_bytes())
+
     def messages(self, session: Session) -> Messages:
         """A session's messages as Strands' files hold them."""
         directory = self.data / f"session_{session.session_id}" / "agents" / f"agent_{AGENT}" / "messages"

@@ -114,6 +114,10 @@ class History:
         ends = _tool_ends(records)
         return [_shown(index, record, ends) for index, record in zip(range(offset, end), records, strict=False)]
 
+    def prompts(self) -> list[str]:
+        """All that was asked, in order: as many as there are turns. Reads every message; raises SessionDamaged."""
+        return [message.text for message in self.read() if message.role == "user"]
+
     def last(self) -> StrandsMessage | None:
         """The last message as Strands has it, or None."""
         count = self.count()
