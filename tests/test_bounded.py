@@ -5,14 +5,17 @@ and descriptors stay as they are is measured by `python -m tests.proof --only so
 """
 
 import asyncio
+import gc
 import os
 import time
+import weakref
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from agent_mcp.events import Event, Mailbox, Retrying, TextWritten
+from agent_mcp.models import Models, parse_model
 from agent_mcp.server.app import build_server
 from agent_mcp.storage import upkeep
 from conftest import assert_teaches
@@ -108,3 +111,16 @@ async def test_what_waits_for_a_follower_that_is_slow_is_the_latest_and_no_more(
     assert found[-2] == Retrying(999.0)
     assert isinstance(found[-1], TextWritten)
     assert len(found[-1].text) == 64 * 1024
+
+
+def test_only_so_many_models_are_kept_whatever_parameters_callers_make_up() -> None:
+    models = Models(default="offline", environ={})
+    used, first = (
+        models.build(parse_model("offline")),
+        weakref.ref(models.build(parse_model("offline"), {"top_p": 1.0})),
+    )
+    for number in range(100):
+        models.build(parse_model("offline"), {"temperature": number / 100})
+        assert models.build(parse_model("offline")) is used
+    gc.collect()
+    assert first() is None

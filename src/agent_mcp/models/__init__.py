@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ from agent_mcp.tally import Tally
 
 if TYPE_CHECKING:
     from strands.models.model import Model
+
+_MOST_BUILT = 64
+"""Models that are kept for the next turn, those that were used last: callers choose ids and parameters."""
 
 __all__ = ["Choice", "ModelRef", "Models", "parse_model"]
 
@@ -44,7 +48,7 @@ class Models:
         self._allowed = tuple(allowed) or (() if authenticated else ("*",))
         self._clients = Clients()
         self._tally = tally or Tally()
-        self._built: dict[tuple[ModelRef, str], Model] = {}
+        self._built: OrderedDict[tuple[ModelRef, str], Model] = OrderedDict()
         self._lock = threading.Lock()
 
     def check(self, name: str) -> None:
@@ -91,7 +95,7 @@ class Models:
         return ready(choice, self._environ)
 
     def build(self, ref: ModelRef, params: ModelParams | None = None) -> Model:
-        """The Strands model, the same object for the same name and parameters. Blocking.
+        """The Strands model; for the same name and parameters the same object, while it is among those kept. Blocking.
 
         Raises InvalidArgument for an id or a parameter that the provider is known not to have.
         """
@@ -107,6 +111,9 @@ class Models:
                     tally=self._tally,
                 )
                 self._built[key] = build(ref.provider, order)
+                if len(self._built) > _MOST_BUILT:
+                    self._built.popitem(last=False)
+            self._built.move_to_end(key)
             return self._built[key]
 
     def survey(self) -> list[Surveyed]:

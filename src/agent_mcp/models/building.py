@@ -179,7 +179,7 @@ def _gemini(order: Order) -> Model:
 def _litellm(order: Order) -> Model:
     from agent_mcp.models.litellm_quiet import LiteLLMModel, OwnConnections
 
-    order.clients.keep(OwnConnections())
+    order.clients.one(OwnConnections, OwnConnections)
     return LiteLLMModel(
         client_args={"num_retries": 0, "max_retries": 0}, model_id=order.model_id, params=dict(order.params)
     )
@@ -193,7 +193,8 @@ def _llamacpp(order: Order) -> Model:
     order.effort("llamacpp")
     address = llamacpp_url(order.environ)
     model = LlamaCppModel(base_url=address, model_id=order.model_id, params=dict(order.params))
-    model.client = order.clients.keep(StreamingClient(base_url=address, timeout=order.clients.http.timeout))
+    timeout = order.clients.http.timeout
+    model.client = order.clients.one(StreamingClient, lambda: StreamingClient(base_url=address, timeout=timeout))
     return model
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 if TYPE_CHECKING:
     import boto3
@@ -30,6 +31,7 @@ class Clients:
 
     def __init__(self) -> None:
         self._opened: list[Closing] = []
+        self._shared: dict[type[Closing], Closing] = {}
 
     @cached_property
     def http(self) -> httpx.AsyncClient:
@@ -58,6 +60,12 @@ class Clients:
         import boto3
 
         return boto3.Session()
+
+    def one(self, kind: type[C], make: Callable[[], C]) -> C:
+        """The one client of this kind, for all models that need it."""
+        if kind not in self._shared:
+            self._shared[kind] = self.keep(make())
+        return cast("C", self._shared[kind])
 
     def keep(self, client: C) -> C:
         """Has a client closed with the others."""
