@@ -1,7 +1,7 @@
 """Every failure that a caller can meet: one tree, each error with its code, its HTTP status and the way out.
 
 The codes and statuses are fixed by the contract with the outside. A message says what happened, what is untouched
-and which call to make next; doors pass it on as it is and never add to it.
+and which call to make next, by the names of MCP's tools; `next_calls` has those of REST and of the shell for them.
 """
 
 from typing import ClassVar

@@ -19,8 +19,7 @@ class Bench:
     `search` looks through the whole transcript of the session, `ask` asks another agent on behalf of this one and
     returns its answer, `describe` says what another agent is for. `may_interrupt` is whether there is somebody to turn
     to: an agent that is called as a tool has nobody. `sandbox` is where the session's tools run
-    code. `subject` is
-    for whom the turn is: not everybody may use every MCP server of the operator.
+    code. `subject` is for whom the turn is: not everybody may use every MCP server of the operator.
     """
 
     search: Callable[[str], str]

@@ -69,7 +69,7 @@ class McpServer:
                 if time.monotonic() < self._again_at:
                     raise Unreachable(self._failure)
                 self._attempt = Future()
-                # A thread of its own, for what hangs must hold nobody's else; nobody waits for it at the end either.
+                # A thread of its own, for what hangs must hold up nobody else; nobody waits for it at the end either.
                 threading.Thread(target=self._open, args=[self._attempt, self._link], daemon=True).start()
             attempt = self._attempt
         try:
@@ -81,9 +81,9 @@ class McpServer:
         load_strands()
         from agent_mcp.toolbox.server_link import ServerDown, ServerLink
 
-        link = ServerLink(self.name, self.entry)
         begun = time.monotonic()
         try:
+            link = ServerLink(self.name, self.entry)
             link.open(seconds=START_SECONDS)
         except ServerDown as error:
             self._end_attempt(None, str(error), begun)
