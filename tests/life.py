@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,18 @@ DEADLINE = 120.0
 def order(tool: str, **arguments: Any) -> str:
     """A prompt that has the offline model use a tool."""
     return f"Use the tool {tool} with {json.dumps(arguments)}"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits until something that sends no word is so: outside of this process, or in its log."""
+
+    def wait() -> None:
+        end = time.monotonic() + DEADLINE
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+    await asyncio.to_thread(wait)
 
 
 Action = Literal["accept", "untick", "decline", "cancel"]

@@ -1,18 +1,21 @@
 """Agents with memory `auto` learn from each turn: behind the reply, once, also when a process dies in between."""
 
 import asyncio
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent_mcp.memory import worker
 from agent_mcp.offline import LEARNING_MARKER
 from agent_mcp.service import AgentDraft, Service
+from agent_mcp.storage import database
 from bedrock_server import Answer, BedrockServer, Fault, Gate, Received, Text, say
 from conftest import call, connect
 from engine import bedrock_env, reached, serving
 from in_process import CALLER, ask, running
-from life import DEADLINE, order, shell
+from life import DEADLINE, order, shell, until
 
 
 async def known(service: Service, query: str) -> list[str]:
@@ -105,6 +108,34 @@ async def test_a_model_that_fails_to_learn_does_the_turn_no_harm(data_dir: Path)
             assert (await server.ask("And?", session_id=reply["session_id"]))["response"] == "Well."
             usage = (await server.call("list_sessions"))["sessions"][0]["usage"]
             assert usage["total_tokens"] > 0
+
+
+async def test_a_lesson_that_could_not_be_written_is_learnt_by_the_same_server_once_it_can(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(database, "_BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(worker, "AGAIN_SECONDS", 0.1)
+    gate = Gate()
+
+    def script(received: Received) -> Answer:
+        if LEARNING_MARKER not in received.system:
+            return say("Noted.")
+        return Answer([Text("- Lives in San Francisco")], before=[gate])
+
+    with BedrockServer(script) as bedrock:
+        for name, value in bedrock_env(bedrock).items():
+            monkeypatch.setenv(name, value)
+        async with running(data_dir, model="bedrock") as service:
+            await service.agents.create(CALLER, AgentDraft(name="Keen", memory="auto"))
+            await ask(service, "I live in San Francisco.", agent="keen")
+            await reached(gate)
+            with sqlite3.connect(data_dir / "memory.db", isolation_level=None) as other:
+                other.execute("BEGIN IMMEDIATE")
+                gate.release()
+                await until(lambda: "the memory's queue can't be worked off" in caplog.text)
+                other.execute("ROLLBACK")
+            await until(lambda: len(bedrock.requests) == 3)
+            assert await known(service, "Francisco") == ["Lives in San Francisco"]
 
 
 async def test_a_command_of_the_shell_learns_too_before_it_is_over(data_dir: Path) -> None:

@@ -6,8 +6,7 @@ import os
 import re
 import socket
 import sys
-import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from agent_mcp.toolbox import mcp_servers
 from agent_mcp.toolbox.mcp_servers import model_name
 from agent_mcp.toolbox.server_file import read_servers
 from in_process import CALLER, ask, running
-from life import order
+from life import order, until
 
 KIT = str(Path(__file__).parent / "tool_server.py")
 DEADLINE = 60.0
@@ -68,18 +67,6 @@ def is_running(process: int) -> bool:
         return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return False
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits until something outside of this process is so."""
-
-    def wait() -> None:
-        end = time.monotonic() + DEADLINE
-        while not condition():
-            assert time.monotonic() < end
-            time.sleep(0.05)
-
-    await asyncio.to_thread(wait)
 
 
 async def test_a_server_is_started_once_with_what_its_entry_says_and_ended_with_the_process(tmp_path: Path) -> None:

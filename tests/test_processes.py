@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +75,7 @@ async def test_a_process_waits_for_the_turn_of_another_one(data_dir: Path) -> No
 
 
 async def _interrupted(server: Served, **which: Any) -> str:
-    began = time.monotonic()
     error = await server.refused("get_reply", **which)
-    assert time.monotonic() - began < 4, "about a second where the machine is not busy"
     assert error.endswith("[turn_interrupted]")
     assert "ask again" in error
     return error

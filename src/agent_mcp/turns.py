@@ -300,11 +300,11 @@ class TurnEngine:
                 if turn.admission is None:
                     continue
                 store = turn.admission.store
-                if store.cancel_is_asked(turn.turn_id):
-                    return
-                if turn.partial != kept:
-                    kept = turn.partial
-                    with suppress(StorageFailed):  # Only a precaution; where the disk is full the turn itself says so.
+                with suppress(StorageFailed, OSError):  # What the disk refuses the turn itself says.
+                    if store.cancel_is_asked(turn.turn_id):
+                        return
+                    if turn.partial != kept:
+                        kept = turn.partial
                         await self._loop.in_thread(store.save_partial, turn.turn_id, kept)
 
     async def _stream(self, turn: Turn, agent: Agent, record: TurnRecord) -> AgentResult:

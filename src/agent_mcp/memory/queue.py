@@ -76,12 +76,15 @@ class Queue:
         self._database.write(write)
 
     def take(self, process: str, *, lives: Callable[[str], bool]) -> Job | None:
-        """The job that is due first, claimed for `process`; None if none is due."""
+        """The job that is due first, claimed for `process`; None if none is due.
+
+        A process has one job at a time: what it has claimed before, it could not finish and not put off either.
+        """
         rows = self._database.read("SELECT DISTINCT process FROM jobs WHERE process IS NOT NULL")
-        dead = [str(row[0]) for row in rows if row[0] != process and not lives(str(row[0]))]
+        free = [str(row[0]) for row in rows if row[0] == process or not lives(str(row[0]))]
 
         def claim(db: sqlite3.Connection) -> Job | None:
-            db.executemany("UPDATE jobs SET process = NULL WHERE process = ?", [(name,) for name in dead])
+            db.executemany("UPDATE jobs SET process = NULL WHERE process = ?", [(name,) for name in free])
             db.execute("DELETE FROM jobs WHERE created_ms < ?", (_ms() - int(_KEPT_FOR.total_seconds() * 1000),))
             row = db.execute(
                 f"SELECT {_COLUMNS} FROM jobs WHERE process IS NULL AND kind != 'sent' AND due_ms <= ?"

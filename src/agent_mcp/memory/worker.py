@@ -10,7 +10,6 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from agent_mcp.errors import AgentMcpError
 from agent_mcp.memory.queue import Job
 from agent_mcp.memory.room import MemoryRoom
 from agent_mcp.storage.store import Store
@@ -18,6 +17,9 @@ from agent_mcp.storage.store import Store
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+AGAIN_SECONDS = 30.0
+"""When a queue that could not be read or written is looked at again."""
 
 Submit = Callable[[Coroutine[Any, Any, None]], "Future[None]"]
 """Runs a coroutine on the agents' loop, from any thread."""
@@ -75,9 +77,9 @@ class Worker:
             self._again.discard(subject)
             try:
                 due = await self._work_off(store, subject)
-            except AgentMcpError:
-                logger.warning("the memory's queue can't be worked off", exc_info=True)
-                due = None
+            except Exception:  # the disk is full, another process holds the file: it will be otherwise
+                logger.warning("the memory's queue can't be worked off, it is tried again", exc_info=True)
+                due = AGAIN_SECONDS
             with self._lock:
                 if subject in self._again and not self._closed:
                     continue
