@@ -16,6 +16,8 @@ from loopback_web import OTHER, PUBLIC, PUBLIC_V6, LoopbackWeb, Page, certificat
 ARTICLE = """<html><head><title>Bees</title><script>steal()</script></head><body><nav>Menu</nav>
 <h1>Honey</h1><p>Bees make <b>honey</b>. <a href="/more">More</a> <a href="javascript:x()">here</a></p></body></html>"""
 
+_CODECS = ("punycode", "idna", "zlib", "undefined", "klingon")
+
 
 class Reader:
     """An agent with web_fetch."""
@@ -72,6 +74,17 @@ async def test_a_long_text_is_read_in_pieces(data_dir: Path) -> None:
             assert "call web_fetch with start=20000" in first
             _, last = await agent.read("http://a.example/t", start=40000)
     assert last.endswith("line 4999\n")
+
+
+async def test_a_page_that_names_no_charset_of_pages_is_read_as_utf_8(data_dir: Path) -> None:
+    # Python has codecs for names and for packing under the same lookup: punycode takes hours for what a page can hold.
+    named = {name: Page(f"Grüße in {name}", kind=f"text/plain; charset={name}") for name in _CODECS}
+    web = LoopbackWeb({f"a.example/{name}": page for name, page in named.items()}, names={"a.example": [PUBLIC]})
+    with web:
+        async with reader(web, data_dir) as agent:
+            for name in named:
+                status, text = await agent.read(f"http://a.example/{name}")
+                assert (status, text.splitlines()[-1]) == ("success", f"Grüße in {name}")
 
 
 async def test_what_is_no_text_or_too_much_is_refused(data_dir: Path) -> None:

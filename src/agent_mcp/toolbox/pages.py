@@ -19,6 +19,10 @@ _NOT_CONTENT = (
 )
 
 
+_NO_CHARSETS = ("idna", "punycode")
+"""Python decodes these too: they are for names, and take hours for what a page can hold."""
+
+
 class NotText(ValueError):
     """An answer that is no text."""
 
@@ -42,9 +46,11 @@ def _charset(parameters: str) -> str | None:
         name, _, value = parameter.strip().partition("=")
         if name == "charset":
             try:
-                return codecs.lookup(value.strip("\"' ")).name
-            except LookupError:
+                found = codecs.lookup(value.strip("\"' ")).name
+                b"a".decode(found)  # refused by those that make no text, like zlib
+            except (LookupError, UnicodeError):
                 return None
+            return None if found in _NO_CHARSETS else found
     return None
 
 
