@@ -57,12 +57,12 @@ class Stores:
                 if len(self._stores) > MAX_OPEN:
                     _, away = self._stores.popitem(last=False)
             self._stores.move_to_end(caller.subject)
-            if away is not None:
-                away.close()
             store.open()
             if new:
                 self._opened(store, caller.subject)
-            return store.seen_by(caller)
+        if away is not None:
+            away.close()  # Its sweep ends first, which holds up this caller and nobody else.
+        return store.seen_by(caller)
 
     def subjects(self) -> list[str]:
         """The authenticated subjects of which something is kept. Blocking; raises StorageFailed."""
