@@ -270,7 +270,7 @@ class SessionCases:
     def not_found(session_id: SessionId) -> SessionNotFound:
         return SessionNotFound(
             f"There is no session {session_id!r}: list_sessions shows those there are, start_session begins one, "
-            "and ask_agent with an agent_id and an id of your own does too."
+            "and an id of your own begins one too where ask_agent is given the agent with it."
         )
 
     def new_meta(
