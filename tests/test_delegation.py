@@ -76,6 +76,15 @@ async def test_a_circle_is_refused_when_it_would_be_made(data_dir: Path) -> None
         assert diamond["created"]
         error = await refused(client, "create_agent", name="E", tools=["agent:nobody"])
         assert error.endswith("[tool_not_allowed]")
+        assert {"agent:a", "agent:d"} <= set(allowed_by(error))
+        assert "agent:e" not in allowed_by(error)
+        error = await refused(client, "update_agent", agent_id="b", tools=["nothing"])
+        assert {f"agent:{name}" for name in "abcd"} & set(allowed_by(error)) == {"agent:a"}  # c and d would ask b
+
+
+def allowed_by(error: str) -> list[str]:
+    """The tools that an error says there are."""
+    return error.partition("Allowed: ")[2].partition(". ")[0].split(", ")
 
 
 CIRCLE = "---\nname: {name}\ntools: agent:{other}\n---\nAsk on.\n"

@@ -71,6 +71,7 @@ async def test_http_request_reaches_the_public_web_and_nothing_else(data_dir: Pa
         {
             "a.example/post": lambda asked: Page(asked.body, kind="text/plain"),
             "a.example/in": moved("http://10.0.0.1/"),
+            "a.example/half": Page("a \\ud800 z", kind="text/plain; charset=unicode_escape"),
         },
         names={"a.example": [PUBLIC], "localhost": ["127.0.0.1"]},
     )
@@ -81,6 +82,8 @@ async def test_http_request_reaches_the_public_web_and_nothing_else(data_dir: Pa
             )
             assert (status, "hello" in text) == ("success", True)
             assert web.asked[0].host == "a.example"
+            _, text, _ = await use(service, "http_request", session, method="GET", url="http://a.example/half")
+            assert "ud800 z" in text  # read as UTF-8: a server can't name an encoding that makes half characters
             for url in (
                 "http://localhost:8080/",
                 "http://169.254.169.254/",

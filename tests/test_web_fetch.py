@@ -276,3 +276,32 @@ def test_ports_of_other_services_are_closed() -> None:
     assert [port for port in (0, 22, 25, 80, 443, 993, 1024, 8080, 65535, 70000) if is_open_port(port)] == [
         *(80, 443, 1024, 8080, 65535)
     ]
+
+
+async def test_a_page_that_takes_hours_to_take_apart_holds_up_nobody(data_dir: Path) -> None:
+    pages = {
+        "a.example/list": Page("<ol>" + "<li>x" * 180_000),
+        "a.example/spaces": Page("<p>" + " " * 1_000_000 + "x"),  # one step, in which no other thread would run
+        "a.example/good": Page(ARTICLE),
+    }
+    web = LoopbackWeb(pages, names={"a.example": [PUBLIC]})
+    with web:
+        async with reader(web, data_dir) as agent:
+            for name in ("list", "spaces"):
+                status, text = await agent.read(f"http://a.example/{name}")
+                assert (status, "its markup was not taken apart" in text) == ("error", True)
+            status, text = await agent.read("http://a.example/good")
+    assert (status, "Bees make **honey**" in text) == ("success", True)
+
+
+@pytest.mark.parametrize("charset", ["unicode_escape", "utf-7"])
+async def test_a_page_can_name_no_encoding_but_those_of_text(data_dir: Path, charset: str) -> None:
+    web = LoopbackWeb(
+        {"a.example/t": Page(b"a \\ud800 +2AA- z", kind=f"text/plain; charset={charset}")},
+        names={"a.example": [PUBLIC]},
+    )
+    with web:
+        async with reader(web, data_dir) as agent:
+            status, text = await agent.read("http://a.example/t")
+    assert status == "success"
+    assert text.endswith("a \\ud800 +2AA- z")

@@ -14,7 +14,7 @@ from agent_mcp.service.stores import DEFAULT_PAGE, Stores, one_line, page_size, 
 from agent_mcp.storage.agent_files import AgentDirectory, render
 from agent_mcp.storage.catalog import LIST_CHANGED
 from agent_mcp.storage.store import Store
-from agent_mcp.toolbox import AGENT_PREFIX, Toolbox, check_circles
+from agent_mcp.toolbox import AGENT_PREFIX, Toolbox, check_circles, without_circles
 
 _MAX_NAME = 100
 _MAX_DESCRIPTION = 2_000
@@ -243,13 +243,14 @@ class AgentCases:
         return next(candidate for candidate in candidates if candidate not in retired)
 
     def _check_tools(self, store: Store, spec: AgentSpec, caller: Caller) -> None:
-        agents = self.all(store)[0] if any(tool.startswith(AGENT_PREFIX) for tool in spec.tools) else {}
-        self._toolbox.check(spec.tools, agents={**agents, spec.agent_id: spec}, subject=caller.subject)
+        agents = self.all(store)[0] if spec.tools else {}
 
         def tools_of(agent_id: AgentId) -> Sequence[str]:
             return agents[agent_id].tools if agent_id in agents else ()
 
         check_circles(spec.agent_id, spec.tools, tools_of)
+        others = without_circles(spec.agent_id, agents, tools_of)
+        self._toolbox.check(spec.tools, agents=others, subject=caller.subject)
 
     def _drafted(self, base: AgentSpec, draft: AgentDraft) -> AgentSpec:
         """`base` with what the draft says, checked; raises InvalidArgument."""

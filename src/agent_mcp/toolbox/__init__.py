@@ -16,7 +16,7 @@ from agent_mcp.ids import AgentId
 from agent_mcp.late import load_strands
 from agent_mcp.toolbox import builtin
 from agent_mcp.toolbox.bench import Bench
-from agent_mcp.toolbox.delegation import AGENT_PREFIX, agent_tool, check_circles, tool_name
+from agent_mcp.toolbox.delegation import AGENT_PREFIX, agent_tool, check_circles, tool_name, without_circles
 from agent_mcp.toolbox.files import Shelf, read_files
 from agent_mcp.toolbox.internet import Internet
 from agent_mcp.toolbox.mcp_servers import MCP_PREFIX, McpServers
@@ -29,7 +29,17 @@ from agent_mcp.toolbox.web import web_fetch
 if TYPE_CHECKING:
     from strands.types.tools import AgentTool
 
-__all__ = ["AGENT_PREFIX", "Bench", "Offer", "Toolbox", "Tools", "check_circles", "reads_outside", "tool_name"]
+__all__ = [
+    "AGENT_PREFIX",
+    "Bench",
+    "Offer",
+    "Toolbox",
+    "Tools",
+    "check_circles",
+    "reads_outside",
+    "tool_name",
+    "without_circles",
+]
 
 _ALWAYS: Mapping[str, builtin.Build] = {
     "calculator": builtin.calculator,

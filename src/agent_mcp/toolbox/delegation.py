@@ -33,6 +33,17 @@ def check_circles(agent_id: AgentId, tools: Iterable[str], tools_of: Callable[[A
             ways.extend((*way, called) for called in _called(tools_of(way[-1])))
 
 
+def without_circles(
+    agent_id: AgentId, agents: Iterable[AgentId], tools_of: Callable[[AgentId], Iterable[str]]
+) -> list[AgentId]:
+    """Those of the agents that this one may call: neither itself nor any that would come to ask it."""
+    callers = {agent_id}
+    there = list(agents)
+    while found := {each for each in there if each not in callers and not callers.isdisjoint(_called(tools_of(each)))}:
+        callers |= found
+    return [each for each in there if each not in callers]
+
+
 def _called(tools: Iterable[str]) -> list[AgentId]:
     return [AgentId(name.removeprefix(AGENT_PREFIX)) for name in tools if name.startswith(AGENT_PREFIX)]
 

@@ -11,6 +11,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import httpx
 
 from agent_mcp.toolbox.addresses import in_domains, is_odd_number, is_open_port, is_public
+from agent_mcp.toolbox.charsets import charset_of
 from agent_mcp.toolbox.internet import Internet
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,11 @@ class GuardedTransport(httpx.AsyncBaseTransport):
                 response = await self._first_that_connects(request, await self._addresses(request.url))
         except TimeoutError:
             raise NotReached(f"{request.url.host} took more than {SECONDS:g} seconds") from None
-        return _bounded(response, deadline)
+        try:
+            return _bounded(response, deadline)
+        except NotReached:
+            await response.aclose()  # nobody else will: a client that is kept would keep the connection too
+            raise
 
     async def aclose(self) -> None:
         await self._inner.aclose()
@@ -112,7 +117,7 @@ def _bounded(response: httpx.Response, deadline: float) -> httpx.Response:
     if packing not in _PACKED and packing not in _PLAIN:
         raise NotReached(f"the answer is packed as {packing[:50]!r}, which is not read")
     headers = [
-        (name, value)
+        (name, _content_type(value) if name == "content-type" else value)
         for name, value in response.headers.multi_items()
         if name not in ("content-encoding", "content-length", "set-cookie")
     ]
@@ -123,6 +128,13 @@ def _bounded(response: httpx.Response, deadline: float) -> httpx.Response:
         stream=_Body(response.stream, deadline=deadline, packing=packing),
         extensions=response.extensions,
     )
+
+
+def _content_type(value: str) -> str:
+    """A content type with no encoding but those of text: http_request decodes by whatever it finds here."""
+    kind = value.partition(";")[0].strip()
+    charset = charset_of(value)
+    return f"{kind}; charset={charset}" if charset else kind
 
 
 class _Body(httpx.AsyncByteStream):
