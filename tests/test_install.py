@@ -119,6 +119,16 @@ def test_what_stands_in_the_file_is_kept_and_the_old_file_stays_as_a_backup(home
     assert backup.name in done.output
 
 
+def test_half_a_character_in_the_file_is_kept(home: Path) -> None:
+    """Claude Code keeps the prompts of its user there, cut to a length."""
+    path = written(home / ".claude.json", '{"history": [{"display": "cut \\ud83d"}, "\\\\ud83d \\ud83d\\ude00"]}')
+    before = read(path)
+    assert install(home, "claude-code").exit_code == 0
+    after = read(path)
+    assert list(after.pop("mcpServers")) == ["agents"]
+    assert after == before
+
+
 def test_a_second_time_changes_nothing_and_makes_no_backup(home: Path) -> None:
     assert install(home, "vscode").exit_code == 0
     path = home / ".config/Code/User/mcp.json"
@@ -148,6 +158,8 @@ def test_another_model_replaces_the_entry_and_leaves_what_has_another_name(home:
         ("[]", "does not hold a JSON object"),
         ('{"servers": []}', "'servers' is no object"),
         ('{"a": 1, "a": 2}', "the same key twice"),
+        ('{"a": 1e400}', "the number 1e400"),
+        ('{"a": -Infinity}', "the number -Infinity"),
     ],
 )
 def test_a_file_that_would_lose_something_is_left_alone(home: Path, text: str, why: str) -> None:

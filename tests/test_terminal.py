@@ -82,3 +82,12 @@ async def test_what_doctor_says_is_wrapped_between_words(tmp_path: Path) -> None
     assert lines[first + 1][:indent].strip() == "", "it goes on below where it began"
     for name in ("handoff_to_user", "search_session", "web_search"):
         assert name in "\n".join(lines)
+
+
+async def test_html_that_was_said_is_shown_as_it_was_said(tmp_path: Path) -> None:
+    said = "<div class=box>\nhello\n</div>\n\nWhy is <b>this</b> not centred?"
+    async with connect(tmp_path) as client:
+        session = (await call(client, "ask_agent", prompt=said))["session_id"]
+    shown = [line.strip() for line in await screen(tmp_path, "sessions", "show", session, width=80)]
+    assert any("<div class=box> hello </div>" in line for line in shown)
+    assert any("Why is <b>this</b> not centred?" in line for line in shown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -143,10 +144,15 @@ def _parse(path: Path, text: str) -> dict[str, object]:
             )
         return dict(pairs)
 
+    def finite(number: str) -> float:
+        if not math.isfinite(value := float(number)):
+            raise InvalidArgument(f"{path} holds the number {number}, which would be lost. {_BY_HAND}")
+        return value
+
     if not text.strip():
         return {}
     try:
-        document: object = json.loads(text, object_pairs_hook=unique)
+        document: object = json.loads(text, object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
     except json.JSONDecodeError as error:
         raise InvalidArgument(
             f"{path} is not plain JSON (line {error.lineno}: {error.msg}); comments in it would be lost. {_BY_HAND}"
@@ -178,7 +184,8 @@ def _replace(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, new = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+        # Half a character, as a cut text in a host's file may end with, has no UTF-8: it is written as JSON escapes it.
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -87,16 +87,20 @@ def print_findings(findings: Iterable[tuple[str, str, str]]) -> None:
 
 
 def print_markdown(text: str) -> None:
-    """Markdown, rendered; as it is where nobody looks."""
+    """Markdown, rendered; as it is where nobody looks. HTML in it is shown as text, for it is what was said."""
     if not is_watched():
         click.echo(text)
         return
+    from markdown_it import MarkdownIt
     from rich.console import Console
     from rich.markdown import Markdown
 
     # A link shows where it leads, because its text may say something else.
+    shown = Markdown(printable(text), hyperlinks=False)
+    # rich's own parser knows HTML, and draws none of it: a message that begins with a tag would be gone.
+    shown.parsed = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"]).parse(shown.markup)
     console = Console()
-    console.print(Markdown(printable(text), hyperlinks=False), width=min(console.width, 100))
+    console.print(shown, width=min(console.width, 100))
 
 
 @contextmanager
