@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from agent_mcp.cli.terminal import printable
+from agent_mcp.characters import visible
 from agent_mcp.domain import ActorId, AgentId, Message, SessionId, SessionInfo, ToolCall, Usage
 from agent_mcp.transcript_page import html_page
 from agent_mcp.transcripts import document
@@ -27,7 +27,7 @@ HOSTILE = [
     "[good](https://example.com/?a=1&b=2) [mail](mailto:ann@example.com)",
     "```html\n<script>alert(7)</script>",
     '| a |\n| :-: |\n| <b onclick="x()">x</b> |',
-    "\x1b]0;title\x07 \x00 \ud800 \u202e reversed",
+    "\x1b]0;title\x07 \x00 \x1c \x85 \ud800 \u202e reversed",
     '"><script>alert(8)</script>',
 ]
 
@@ -101,10 +101,13 @@ def test_the_policy_of_a_page_allows_its_own_style_and_nothing_else() -> None:
 
 
 def test_a_page_holds_all_that_was_said_and_no_control_characters() -> None:
-    text = html_page(session("A title"), said())
+    call = ToolCall(name="turned \u202e", arguments={}, status="success")
+    messages = [*said(), Message(index=100, role="assistant", text="", tool_calls=(call,))]
+    text = html_page(session("A title \u202e \x1c می‌خواهم 👨‍👩‍👧"), messages)
     assert "alert(7)" in text
-    assert text.count("<article") == len(said())
-    assert not [c for c in text if ord(c) < 32 and c not in "\n\t"]
+    assert "می‌خواهم 👨‍👩‍👧" in text
+    assert text.count("<article") == len(messages)
+    assert not re.findall("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
     text.encode()
 
 
@@ -129,9 +132,9 @@ def test_what_somebody_leaves_open_does_not_swallow_the_rest_of_a_transcript(tex
 
 
 def test_a_terminal_is_sent_nothing_that_it_would_act_on() -> None:
-    shown = printable("red \x1b[31m \x9b2J \x07 \u202e line\nbreak\ttab é 漢")
+    shown = visible("red \x1b[31m \x9b2J \x07 \u202e line\nbreak\ttab é 漢 می‌خواهم 👨‍👩‍👧")
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", shown)
-    assert "line\nbreak\ttab é 漢" in shown
+    assert "line\nbreak\ttab é 漢 می‌خواهم 👨‍👩‍👧" in shown
 
 
 async def test_sessions_are_searched_and_exported_in_the_shell(tmp_path: Path) -> None:

@@ -114,7 +114,17 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 """From the ground up. A module imports from floors below its own, never from its own floor or one above."""
 
 DOORS = ("server.", "http.", "doctor")
-BELOW_NO_DOOR_GOES = {"arguments", "domain", "model_params", "errors", "events", "cursors", "following", "next_calls"}
+BELOW_NO_DOOR_GOES = {
+    "arguments",
+    "characters",
+    "domain",
+    "model_params",
+    "errors",
+    "events",
+    "cursors",
+    "following",
+    "next_calls",
+}
 """What doors may import beside each other and the use cases: the words they speak in, and the view of a turn."""
 
 KNOWS_PATHS = ("storage.", "token_file", "config", "cli", "demo", "agent_library", "compose", "hosts", "install")

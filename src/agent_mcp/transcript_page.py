@@ -20,6 +20,7 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 
+from agent_mcp.characters import visible
 from agent_mcp.domain import Message, SessionInfo
 
 _SAFE_SCHEMES = ("http", "https", "mailto")
@@ -88,7 +89,7 @@ footer { color: var(--quiet); font-size: .8125rem; text-align: center; margin-to
 
 def html_page(session: SessionInfo, messages: Sequence[Message]) -> str:
     """The whole transcript, however long, as one page for light and dark, phone and desk."""
-    title = html.escape(session.title or session.session_id)
+    title = _text(session.title or session.session_id)
     style = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'"
     about = {
@@ -99,9 +100,7 @@ def html_page(session: SessionInfo, messages: Sequence[Message]) -> str:
         "Begun": _time(session.created_at),
         "Turns": str(session.turns),
     }
-    facts = "".join(
-        f"<div><dt>{name}</dt><dd>{html.escape(value)}</dd></div>" for name, value in about.items() if value
-    )
+    facts = "".join(f"<div><dt>{name}</dt><dd>{_text(value)}</dd></div>" for name, value in about.items() if value)
     said = "\n".join(_article(message) for message in messages) or "<p>Nothing was said yet.</p>"
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -133,13 +132,11 @@ def _article(message: Message) -> str:
     if message.role == "tool":
         body = _folded("What the tool returned", message.text)
     else:
-        body = (
-            f'<div class="said" dir="auto">{_markdown().render(_printable(message.text))}</div>' if message.text else ""
-        )
+        body = f'<div class="said" dir="auto">{_markdown().render(visible(message.text))}</div>' if message.text else ""
     for call in message.tool_calls:
         arguments = json.dumps(call.arguments, ensure_ascii=False, indent=2, default=str)
         failed = ' <span class="failed">failed</span>' if call.status == "error" else ""
-        body += _folded(f"Uses the tool <code>{html.escape(call.name)}</code>{failed}", arguments)
+        body += _folded(f"Uses the tool <code>{_text(call.name)}</code>{failed}", arguments)
     number = message.index
     return (
         f'<article class="{message.role}" id="m{number}">'
@@ -149,13 +146,11 @@ def _article(message: Message) -> str:
 
 
 def _folded(summary: str, text: str) -> str:
-    return f'<details><summary>{summary}</summary><pre dir="auto">{html.escape(_printable(text))}</pre></details>'
+    return f'<details><summary>{summary}</summary><pre dir="auto">{_text(text)}</pre></details>'
 
 
-def _printable(text: str) -> str:
-    """Without control characters and halves of surrogate pairs, which no HTML file may hold."""
-    kept = "".join(c if c in "\n\t" or (c.isprintable() or c.isspace()) else "\ufffd" for c in text)
-    return kept.encode(errors="replace").decode()
+def _text(text: str) -> str:
+    return html.escape(visible(text))
 
 
 def _time(at: datetime) -> str:

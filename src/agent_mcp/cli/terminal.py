@@ -12,6 +12,8 @@ from contextlib import contextmanager
 
 import click
 
+from agent_mcp.characters import visible
+
 _GAP = 2
 _LAST = 24  # what the last column needs to say something
 
@@ -26,12 +28,7 @@ def safe(text: str) -> str:
 
     What agents and people said may hold sequences that move the cursor, write the clipboard or hide text.
     """
-    return printable(text) if is_watched() else text
-
-
-def printable(text: str) -> str:
-    """Control characters but line breaks and tabs, and the marks that turn the direction of text, become visible."""
-    return "".join(c if c in "\n\t" or c.isprintable() or (c.isspace() and ord(c) > 0x9F) else "\ufffd" for c in text)
+    return visible(text) if is_watched() else text
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -53,7 +50,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.text import Text
 
     console = Console()
-    cells = [[Text(printable(cell)) for cell in row] for row in shown]
+    cells = [[Text(visible(cell)) for cell in row] for row in shown]
     columns = zip(map(Text, headings), *cells, strict=True)
     widths = [max(text.cell_len for text in column) for column in columns]
     *kept, last = range(len(headings))
@@ -82,7 +79,7 @@ def print_findings(findings: Iterable[tuple[str, str, str]]) -> None:
     table = Table.grid(padding=(0, 2, 0, 0))
     for mark, name, text in findings:
         style = {"ok": "green", "--": "dim"}.get(mark, "bold red")
-        table.add_row(Text(mark, style), Text(printable(name), "bold"), Text(printable(text)))
+        table.add_row(Text(mark, style), Text(visible(name), "bold"), Text(visible(text)))
     Console().print(table)
 
 
@@ -96,11 +93,13 @@ def print_markdown(text: str) -> None:
     from rich.markdown import Markdown
 
     # A link shows where it leads, because its text may say something else.
-    shown = Markdown(printable(text), hyperlinks=False)
+    markdown = Markdown(visible(text), hyperlinks=False)
     # rich's own parser knows HTML, and draws none of it: a message that begins with a tag would be gone.
-    shown.parsed = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"]).parse(shown.markup)
+    markdown.parsed = (
+        MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"]).parse(markdown.markup)
+    )
     console = Console()
-    console.print(shown, width=min(console.width, 100))
+    console.print(markdown, width=min(console.width, 100))
 
 
 @contextmanager
