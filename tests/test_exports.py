@@ -134,6 +134,7 @@ def test_what_somebody_leaves_open_does_not_swallow_the_rest_of_a_transcript(tex
 def test_a_terminal_is_sent_nothing_that_it_would_act_on() -> None:
     shown = visible("red \x1b[31m \x9b2J \x07 \u202e line\nbreak\ttab é 漢 می‌خواهم 👨‍👩‍👧")
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", shown)
+    assert visible("of Windows\r\nand of\rnobody") == "of Windows\nand of\ufffdnobody"
     assert "line\nbreak\ttab é 漢 می‌خواهم 👨‍👩‍👧" in shown
 
 

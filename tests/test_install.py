@@ -160,6 +160,8 @@ def test_another_model_replaces_the_entry_and_leaves_what_has_another_name(home:
         ('{"a": 1, "a": 2}', "the same key twice"),
         ('{"a": 1e400}', "the number 1e400"),
         ('{"a": -Infinity}', "the number -Infinity"),
+        ('{"a": ' + "9" * 5000 + "}", "more digits or brackets than can be read"),
+        ('{"a": ' + "[" * 100_000, "more digits or brackets than can be read"),
     ],
 )
 def test_a_file_that_would_lose_something_is_left_alone(home: Path, text: str, why: str) -> None:

@@ -74,7 +74,7 @@ async def test_a_plain_strands_program_goes_on_with_a_session_and_agent_mcp_with
 
 async def test_a_session_that_only_a_plain_program_made_is_listed_asked_in_and_continued(data_dir: Path) -> None:
     program = plain_program(data_dir, "from-outside", "butler")
-    program("My name is Ann")
+    program("\n  My name is Ann\nand that is all")
     program("The weather is fine")
     async with running(data_dir) as service:
         await service.agents.create(CALLER, AgentDraft(name="Butler"))

@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 
 from conftest import call, connect, server_environment
+from life import order, shell
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 
 WIDTHS = (40, 80, 120)
+HOSTILE = "\x1b]52;c;aGlkZGVu\x07 \x9b2J \u202e hidden"
+ACTED_ON = re.compile("[\x1b\x07\x9b\u202e]")
 
 
 def _read_all(terminal: int) -> str:
@@ -34,8 +37,8 @@ def _read_all(terminal: int) -> str:
     return read.decode()
 
 
-async def screen(data: Path, *words: str, width: int) -> list[str]:
-    """The lines that a command shows in a terminal, without their colours."""
+async def screen(data: Path, *words: str, width: int, errors: bool = False) -> list[str]:
+    """The lines that a command shows in a terminal, without their colours; `errors` also those on stderr."""
     ours, its = os.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
     # rich would rather believe these than the terminal
@@ -45,13 +48,13 @@ async def screen(data: Path, *words: str, width: int) -> list[str]:
         env=environment | {"TERM": "xterm-256color"},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=its,
-        stderr=asyncio.subprocess.PIPE,
+        stderr=its if errors else asyncio.subprocess.PIPE,
     )
     os.close(its)
     async with asyncio.timeout(120):
         shown, (_, err) = await asyncio.gather(asyncio.to_thread(_read_all, ours), process.communicate())
     os.close(ours)
-    assert err == b""
+    assert not err
     return re.sub(r"\x1b\[[0-9;]*m", "", shown).replace("\r\n", "\n").splitlines()
 
 
@@ -91,3 +94,39 @@ async def test_html_that_was_said_is_shown_as_it_was_said(tmp_path: Path) -> Non
     shown = [line.strip() for line in await screen(tmp_path, "sessions", "show", session, width=80)]
     assert any("<div class=box> hello </div>" in line for line in shown)
     assert any("Why is <b>this</b> not centred?" in line for line in shown)
+
+
+@pytest.mark.parametrize("words", [("sessions", "export"), ("sessions", "show"), ("sessions", "show", "--json")])
+async def test_what_was_said_does_nothing_to_the_terminal_that_shows_it(tmp_path: Path, words: tuple[str, ...]) -> None:
+    async with connect(tmp_path) as client:
+        session = (await call(client, "ask_agent", prompt=f"My name is {HOSTILE}"))["session_id"]
+    shown = await screen(tmp_path, *words, session, width=80)
+    assert any("hidden" in line for line in shown)
+    assert not ACTED_ON.search("".join(shown))
+
+
+async def test_what_an_agent_asks_and_an_error_that_quotes_it_do_nothing_to_the_terminal(tmp_path: Path) -> None:
+    async with connect(tmp_path) as client:
+        await call(client, "create_agent", name="Asker", tools=["handoff_to_user"])
+    asking = ("ask", "--agent", "asker", order("handoff_to_user", message=f"Is it {HOSTILE}?"))
+    asked = await screen(tmp_path, *asking, width=80, errors=True)
+    (session,) = [line.removeprefix("session: ") for line in asked if line.startswith("session: ")]
+    refused = await screen(tmp_path, "ask", "--session", session, "Go on", width=80, errors=True)
+    assert any("turn_pending" in line for line in refused)
+    for shown in (asked, refused):
+        assert "hidden" in "".join(shown)
+        assert not ACTED_ON.search("".join(shown))
+
+
+async def test_where_nobody_looks_a_transcript_is_printed_to_the_last_character(tmp_path: Path) -> None:
+    async with connect(tmp_path) as client:
+        session = (await call(client, "ask_agent", prompt=f"red: \x1b[31m {HOSTILE}"))["session_id"]
+    printed = await shell(tmp_path, "sessions", "export", session)
+    await shell(tmp_path, "sessions", "export", session, "--output", str(tmp_path / "it.md"))
+    assert "\x1b[31m" in printed.out
+    assert printed.out.encode() == (tmp_path / "it.md").read_bytes()
+
+
+async def test_doctor_cuts_no_word_that_is_wider_than_its_column(tmp_path: Path) -> None:
+    shown = await screen(tmp_path, "doctor", width=40)
+    assert "AGENT_MCP_AGENTCORE_MEMORY_ID" in "".join(line[20:].strip() for line in shown)

@@ -7,8 +7,9 @@ _NOT_SHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\
 
 def visible(text: str) -> str:
     """The text with a sign in the place of what is no text for a reader: control characters but line breaks and tabs,
-    marks that turn the direction of what follows (UAX 9), and halves of characters."""
-    return _NOT_SHOWN.sub("\ufffd", text)
+    marks that turn the direction of what follows (UAX 9), and halves of characters. Windows' line breaks become
+    plain ones."""
+    return _NOT_SHOWN.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
 def whole(text: str) -> str:

@@ -43,6 +43,12 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def title_of(prompt: str) -> str:
+    """The title of a session that begins with this prompt: its first line with words, cut at 80 characters."""
+    line = next((line.strip() for line in prompt.splitlines() if line.strip()), "")
+    return line if len(line) <= 80 else line[:77].rstrip() + "..."
+
+
 Timestamp = Annotated[
     datetime,
     # One form everywhere, milliseconds and Z, so that texts sort as times do.

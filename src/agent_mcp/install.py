@@ -157,6 +157,10 @@ def _parse(path: Path, text: str) -> dict[str, object]:
         raise InvalidArgument(
             f"{path} is not plain JSON (line {error.lineno}: {error.msg}); comments in it would be lost. {_BY_HAND}"
         ) from None
+    except InvalidArgument:
+        raise
+    except (ValueError, RecursionError):  # a number of thousands of digits, or brackets within brackets without end
+        raise InvalidArgument(f"{path} holds more digits or brackets than can be read. {_BY_HAND}") from None
     if not isinstance(document, dict):
         raise InvalidArgument(f"{path} does not hold a JSON object. {_BY_HAND}")
     return cast("dict[str, object]", document)

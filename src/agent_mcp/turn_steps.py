@@ -19,6 +19,7 @@ from agent_mcp.domain import (
     TurnRecord,
     Usage,
     now,
+    title_of,
 )
 from agent_mcp.errors import AgentMcpError, SessionNotFound, TurnConflict, TurnPending
 from agent_mcp.models import ModelRef
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from agent_mcp.agents import SessionAgent
 
 logger = logging.getLogger(__name__)
-
-_TITLE_LENGTH = 80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +159,7 @@ def end(
                 "turns": meta.turns + (bool(said) and not waits),
                 "usage": meta.usage + usage,
                 "model": str(admitted.model),
-                "title": meta.title or (_title(record.prompt) if said else ""),
+                "title": meta.title or (title_of(record.prompt) if said else ""),
             }
         )
 
@@ -228,7 +227,7 @@ def _recount(meta: SessionMeta, history: History, left: TurnRecord | None) -> Ca
         update = {
             "turns": len(prompts),
             "usage": max(meta.usage, left.session_usage, key=lambda usage: usage.total_tokens),
-            "title": meta.title or (_title(prompts[0]) if prompts else ""),
+            "title": meta.title or (title_of(prompts[0]) if prompts else ""),
         }
         return meta.model_copy(update=update)
 
@@ -245,8 +244,3 @@ def pending_error(record: TurnRecord) -> TurnPending:
 
 def _failure(error: AgentMcpError | None) -> Failure | None:
     return Failure(code=error.code, message=error.message) if error else None
-
-
-def _title(prompt: str) -> str:
-    line = next((line.strip() for line in prompt.splitlines() if line.strip()), "")
-    return line if len(line) <= _TITLE_LENGTH else line[: _TITLE_LENGTH - 3].rstrip() + "..."

@@ -29,7 +29,7 @@ from agent_mcp.cli.http import HTTP_ADDRESS, serve_over_http
 from agent_mcp.cli.install import install
 from agent_mcp.cli.memory import memory
 from agent_mcp.cli.sessions import sessions
-from agent_mcp.cli.terminal import print_findings, safe
+from agent_mcp.cli.terminal import print_findings, say
 from agent_mcp.cli.token import risks, token
 from agent_mcp.cli.turns import turns
 from agent_mcp.compose import build_service, warm_up
@@ -145,7 +145,7 @@ async def _ask(service: Service, prompt: Prompt, *, as_json: bool) -> None:
     reply = await _stream(service, following, as_json=as_json)
     # In a terminal there is a person to decide.
     while (record := following.record()).question and not as_json and sys.stdin.isatty():
-        click.echo(f"{record.wanted if record.question.kind == 'question' else record.question.text}", err=True)
+        say(f"{record.wanted if record.question.kind == 'question' else record.question.text}", err=True)
         if record.question.kind == "question":
             answer = await asyncio.to_thread(click.prompt, "Your answer", err=True)
             following = await service.turns.answer(acting(), str(answer), turn_id=record.turn_id)
@@ -154,7 +154,7 @@ async def _ask(service: Service, prompt: Prompt, *, as_json: bool) -> None:
             following = await service.turns.decide(acting(), record.turn_id, approve=approve, question=record.question)
         reply = await _stream(service, following, as_json=as_json)
     if reply.question and not as_json:
-        click.echo(reply.question, err=True)
+        say(reply.question, err=True)
     click.echo(f"session: {reply.session_id}", err=True)
     await service.memories.settled(_LEARNING_SECONDS)
 
@@ -166,18 +166,18 @@ async def _stream(service: Service, following: Followed, *, as_json: bool) -> Re
         match event:
             case TextWritten(text) if not as_json:
                 written += text
-                click.echo(safe(text), nl=False)
+                say(text, nl=False)
             case ToolStarted(name):
-                click.echo(f"[uses {name}]", err=True)
+                say(f"[uses {name}]", err=True)
             case Retrying(seconds):
                 click.echo(f"[the model does not answer or is busy; again in {seconds:g} s]", err=True)
             case _:
                 pass
     reply = following.reply()
     if as_json:
-        click.echo(reply.model_dump_json(indent=2))
+        say(reply.model_dump_json(indent=2))
     elif not written.endswith(reply.response):
-        click.echo(("\n" if written else "") + safe(reply.response))
+        say(("\n" if written else "") + reply.response)
     elif written:
         click.echo()
     return reply

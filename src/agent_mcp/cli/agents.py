@@ -8,7 +8,7 @@ import click
 
 from agent_mcp.cli.common import acting, command, json_option, print_json, use_service
 from agent_mcp.cli.completion import agent_ids
-from agent_mcp.cli.terminal import print_table, safe
+from agent_mcp.cli.terminal import print_table, say
 from agent_mcp.domain import MEMORY_MODES, AgentSpec, MemoryMode, parse_agent_id
 from agent_mcp.model_params import ModelParams, parse_params
 from agent_mcp.service import Service
@@ -30,7 +30,7 @@ def list_agents(context: click.Context, query: str | None, as_json: bool) -> Non
     """List the agents that can be asked; files that can't be read are named on stderr."""
     found, page = use_service(context, lambda service: _all(service, query))
     for warning in page.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", err=True)
     if as_json:
         print_json(found)
     else:
@@ -61,7 +61,7 @@ def show(context: click.Context, agent_id: str, as_json: bool) -> None:
         print_json(use_service(context, lambda service: service.agents.get(acting(), parsed)))
     else:
         text = use_service(context, lambda service: service.agents.markdown(acting(), parsed))
-        click.echo(safe(text), nl=False)
+        say(text, nl=False)
 
 
 @command(agents)

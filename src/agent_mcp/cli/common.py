@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import click
 from pydantic import BaseModel, TypeAdapter
 
+from agent_mcp.cli.terminal import safe, say
 from agent_mcp.compose import build_service
 from agent_mcp.config import PREFIX, Settings
 from agent_mcp.domain import LOCAL_SUBJECT, Caller
@@ -67,7 +68,7 @@ def foreseen(command: Callable[P, T]) -> Callable[P, T]:
             return command(*args, **kwargs)
         except AgentMcpError as error:
             where = f" It is {error.where}." if isinstance(error, StorageFailed) and error.where else ""
-            raise click.ClickException(f"{in_shell(error.message)}{where} [{error.code}]") from None
+            raise click.ClickException(safe(f"{in_shell(error.message)}{where} [{error.code}]", err=True)) from None
 
     return run
 
@@ -134,7 +135,7 @@ def use_service(context: click.Context, use: Callable[[Service], Coroutine[Any, 
 
 def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, object]) -> None:
     """Prints one result, a list of them or several by name, as JSON."""
-    click.echo(TypeAdapter(Any).dump_json(value, indent=2, exclude_none=True).decode())
+    say(TypeAdapter(Any).dump_json(value, indent=2, exclude_none=True).decode())
 
 
 def _flags(context: click.Context) -> dict[str, str]:

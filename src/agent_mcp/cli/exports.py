@@ -11,7 +11,7 @@ import click
 from pydantic import TypeAdapter
 
 from agent_mcp.cli.common import acting
-from agent_mcp.cli.terminal import progress
+from agent_mcp.cli.terminal import progress, say
 from agent_mcp.domain import Message, SessionId, SessionInfo
 from agent_mcp.errors import InvalidArgument, SessionDamaged, StorageFailed
 from agent_mcp.service import Service
@@ -72,7 +72,7 @@ async def export(service: Service, ids: list[SessionId], *, form: str | None, ou
     if len(ids) == 1 and not every:
         text = rendered(*await whole(service, ids[0]), chosen)
         if output is None or str(output) == "-":
-            click.echo(text, nl=False)
+            say(text, nl=False)
         else:
             click.echo(str(_write(output, text, name=f"{ids[0]}.{chosen}")), err=True)
         return
@@ -86,7 +86,7 @@ async def export(service: Service, ids: list[SessionId], *, form: str | None, ou
                 _write(output, rendered(*await whole(service, session_id), chosen), name=f"{session_id}.{chosen}")
             except SessionDamaged as error:
                 left_out += 1
-                click.echo(f"left out: {error.message}", err=True)
+                say(f"left out: {error.message}", err=True)
             step()
     click.echo(f"{len(ids) - left_out} transcripts in {output}", err=True)
     if left_out:

@@ -23,12 +23,17 @@ def is_watched() -> bool:
     return sys.stdout.isatty()
 
 
-def safe(text: str) -> str:
-    """Text for a terminal without what a terminal would act on; unchanged where nobody looks.
+def safe(text: str, *, err: bool = False) -> str:
+    """Text for stdout (or stderr) without what a terminal would act on; unchanged where nobody looks.
 
     What agents and people said may hold sequences that move the cursor, write the clipboard or hide text.
     """
-    return visible(text) if is_watched() else text
+    return visible(text) if (sys.stderr if err else sys.stdout).isatty() else text
+
+
+def say(text: str, *, nl: bool = True, err: bool = False) -> None:
+    """Prints what may have been said by anybody: `safe` in a terminal, and to the last character as it is elsewhere."""
+    click.echo(safe(text, err=err), nl=nl, err=err, color=True)  # without `color` click takes sequences out
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -42,7 +47,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         return
     if not is_watched():
         for row in shown:
-            click.echo("\t".join(row))
+            say("\t".join(row))
         return
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -79,14 +84,14 @@ def print_findings(findings: Iterable[tuple[str, str, str]]) -> None:
     table = Table.grid(padding=(0, 2, 0, 0))
     for mark, name, text in findings:
         style = {"ok": "green", "--": "dim"}.get(mark, "bold red")
-        table.add_row(Text(mark, style), Text(visible(name), "bold"), Text(visible(text)))
+        table.add_row(Text(mark, style), Text(visible(name), "bold"), Text(visible(text), overflow="fold"))
     Console().print(table)
 
 
 def print_markdown(text: str) -> None:
     """Markdown, rendered; as it is where nobody looks. HTML in it is shown as text, for it is what was said."""
     if not is_watched():
-        click.echo(text)
+        say(text)
         return
     from markdown_it import MarkdownIt
     from rich.console import Console

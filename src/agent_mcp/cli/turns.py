@@ -6,7 +6,7 @@ import click
 
 from agent_mcp.cli.common import acting, command, json_option, print_json, use_service
 from agent_mcp.cli.completion import session_ids, turn_ids
-from agent_mcp.cli.terminal import print_markdown, print_table, safe
+from agent_mcp.cli.terminal import print_markdown, print_table, say
 from agent_mcp.domain import Reply, TurnId, parse_session_id, parse_turn_id
 from agent_mcp.service import Service
 
@@ -97,4 +97,4 @@ def _print(reply: Reply, *, as_json: bool) -> None:
     if reply.response:
         print_markdown(reply.response)
     if reply.question:
-        click.echo(safe(reply.question))
+        say(reply.question)

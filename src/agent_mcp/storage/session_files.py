@@ -10,7 +10,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from agent_mcp.domain import DEFAULT_ACTOR, AgentId, SessionId, SessionMeta, parse_agent_id, parse_session_id
+from agent_mcp.domain import (
+    DEFAULT_ACTOR,
+    AgentId,
+    SessionId,
+    SessionMeta,
+    parse_agent_id,
+    parse_session_id,
+    title_of,
+)
 from agent_mcp.errors import InvalidArgument, SessionDamaged, SessionExists
 from agent_mcp.late import load_strands
 from agent_mcp.storage import durable
@@ -198,4 +206,4 @@ class SessionFiles:
         if not count:
             return meta
         prompts = [m for m in self.history(meta).read() if m.role == "user"]
-        return meta.model_copy(update={"turns": len(prompts), "title": prompts[0].text[:80] if prompts else ""})
+        return meta.model_copy(update={"turns": len(prompts), "title": title_of(prompts[0].text) if prompts else ""})
