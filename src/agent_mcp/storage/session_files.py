@@ -205,5 +205,5 @@ class SessionFiles:
         )
         if not count:
             return meta
-        prompts = [m for m in self.history(meta).read() if m.role == "user"]
-        return meta.model_copy(update={"turns": len(prompts), "title": title_of(prompts[0].text) if prompts else ""})
+        prompts = self.history(meta).prompts()
+        return meta.model_copy(update={"turns": len(prompts), "title": title_of(prompts[0]) if prompts else ""})
