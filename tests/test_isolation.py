@@ -291,6 +291,30 @@ async def heard(member: Member, client: Wire) -> None:
                 await client.until(lambda: told(client, UPDATED, uri) > seen, seconds=2)
 
 
+@pytest.mark.parametrize("revision", REVISIONS)
+async def test_an_actor_is_not_told_of_another_actors_session(team: Team, revision: str) -> None:
+    """Two of one subject, each for one actor only; the id of the one's session is easily guessed."""
+    subject = f"crowd-{revision}"
+    with ExitStack() as stack:
+        one, two = (
+            stack.enter_context(
+                Member(team.web, team.file.add(name=f"{subject}-{name}", subject=subject, act_as=[name]), actor=name)
+            )
+            for name in ("crowd:one", "crowd:two")
+        )
+        one.ask("Hello", "notes")
+        two.ask("Hello", "last")
+        async with one.wire(revision) as hers, two.wire(revision) as his:
+            for client in (hers, his):
+                await watch(client, "session://notes/transcript", "session://last/transcript")
+            await heard(two, his)
+            await asyncio.to_thread(one.ask, "Hello again", "notes")
+            await hers.until(lambda: told(hers, UPDATED, "session://notes/transcript") > 0, seconds=60)
+            await heard(two, his)
+            assert not told(his, UPDATED, "session://notes/transcript")
+            assert not told(hers, UPDATED, "session://last/transcript")
+
+
 def anything(member: Member) -> None:
     """All that others could be told of."""
     member.ask("What's my name?", "same", "same")

@@ -1,6 +1,7 @@
 """Who calls over HTTP: tokens, OAuth, actors, hosts and origins, and the limits of each subject."""
 
 import logging
+import os
 import select
 import socket
 import stat
@@ -317,3 +318,31 @@ def test_the_operators_agents_are_everybodys_to_ask_and_nobodys_to_change(tmp_pa
         assert web.rest.get(guide, headers=two).json()["system_prompt"] == "You show the way."
         assert [path.name for path in shared.iterdir()] == ["guide.md"]
         assert (shared / "guide.md").read_text() == "---\nname: Guide\n---\nYou show the way.\n", deleted.text
+
+
+def test_a_slash_at_the_end_sends_nobody_to_another_url(web: Web, file: TokenFile) -> None:
+    token = bearer(file.add(name="slash", subject="slash"))
+    assert web.rest.get("/api/v1/agents", headers=token).status_code == 200
+    for path in ("/api/v1/agents/", "/mcp/"):
+        answer = web.rest.get(path, headers=token)
+        assert "location" not in answer.headers
+        assert_problem(answer, 404, "not_found")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
+def test_what_root_writes_stays_the_servers_users(tmp_path: Path) -> None:
+    file = TokenFile(tmp_path / "tokens.toml")
+    file.add(name="one", subject="one")
+    os.chown(file.path, 12345, 12345)
+    file.add(name="two", subject="two")
+    assert (file.path.stat().st_uid, stat.S_IMODE(file.path.stat().st_mode)) == (12345, 0o600)
+
+
+def test_a_token_that_is_revoked_through_a_link_is_revoked_where_it_leads(tmp_path: Path) -> None:
+    file = TokenFile(tmp_path / "tokens.toml")
+    token = file.add(name="one", subject="one")
+    link = tmp_path / "link.toml"
+    link.symlink_to(file.path)
+    TokenFile(link).revoke("one")
+    assert file.find(token) is None
+    assert link.is_symlink()

@@ -188,7 +188,11 @@ class TokenFile:
             with short_lock(self.path.with_name(f"{self.path.name}.lock")):
                 document = self._document(make=make)
                 yield document
-                write_text(self.path, tomlkit.dumps(document), sync=True)  # pyright: ignore[reportUnknownMemberType] tomlkit's own
+                path = self.path.resolve()  # What a link leads to is what a server reads.
+                owner = path.stat() if path.exists() else None
+                write_text(path, tomlkit.dumps(document), sync=True)  # pyright: ignore[reportUnknownMemberType] tomlkit's own
+                if owner is not None and hasattr(os, "chown") and owner.st_uid != path.stat().st_uid:
+                    os.chown(path, owner.st_uid, owner.st_gid)  # by root: its server runs as somebody else
         except OSError as error:
             raise StorageFailed(f"{self.path} can't be written ({error.strerror or error}); it is as it was.") from None
 

@@ -73,6 +73,8 @@ def build_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        # Behind a proxy that ends TLS it would send callers, with their tokens, to a plain http URL.
+        redirect_slashes=False,
         # Its own traces have queries in them, in which people search.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         middleware=[

@@ -36,11 +36,13 @@ _MOST_LISTENERS = 256
 _MOST_URIS = 512
 _LONGEST_URI = 300
 _BUFFERED = 1024
-_SUBJECT: Final = "agent_mcp.subject"
+_SEEN: Final = "agent_mcp.seen"
 _OPENS_STORE = {"resources/list", "resources/read", "resources/subscribe", "tools/call"}
 """Requests that open the store anyway: what changes behind one of them is told."""
 
 Context = ServerRequestContext[Any, Any]
+_Seen = tuple[str, tuple[str, ...] | None]
+"""What a caller may be told of: its subject, and of that the actors that it may act for."""
 
 
 class Notices:
@@ -49,7 +51,7 @@ class Notices:
     def __init__(self, service: Service, caller_of: Callable[[Context], Awaitable[Caller]]) -> None:
         self._service = service
         self._caller_of = caller_of
-        self._watches: dict[str, _Watch] = {}
+        self._watches: dict[_Seen, _Watch] = {}
         self._starting: set[asyncio.Task[None]] = set()
 
     async def listen(self, ctx: Context, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
@@ -106,43 +108,47 @@ class Notices:
         caller = await self._caller_of(ctx)
         if not connection.has_standalone_channel:
             return None
-        before = connection.state.get(_SUBJECT)
-        if before != caller.subject:
+        before = connection.state.get(_SEEN)
+        if before != (seen := _seen_by(caller)):
             if before is not None and (old := self._watches.get(before)) is not None:
                 old.leave(connection)
             else:
                 connection.exit_stack.callback(self._leave, connection)
-            connection.state[_SUBJECT] = caller.subject
+            connection.state[_SEEN] = seen
         async with self._watch(caller) as watch:
             return watch.join(connection)
 
     def _leave(self, connection: Connection) -> None:
-        watch = self._watches.get(connection.state[_SUBJECT])
+        watch = self._watches.get(connection.state[_SEEN])
         if watch is not None:
             watch.leave(connection)
-            self._give_up(connection.state[_SUBJECT])
+            self._give_up(connection.state[_SEEN])
 
     @asynccontextmanager
     async def _watch(self, caller: Caller) -> AsyncGenerator[_Watch]:
-        """The watch of a subject, running; given up with the last who is told."""
-        watch = self._watches.setdefault(caller.subject, _Watch(self._service, caller))
+        """The watch of those who see the same, running; given up with the last who is told."""
+        watch = self._watches.setdefault(_seen_by(caller), _Watch(self._service, caller))
         watch.users += 1
         try:
             await watch.begin()
             yield watch
         finally:
             watch.users -= 1
-            self._give_up(caller.subject)
+            self._give_up(_seen_by(caller))
 
-    def _give_up(self, subject: str) -> None:
-        watch = self._watches.get(subject)
+    def _give_up(self, seen: _Seen) -> None:
+        watch = self._watches.get(seen)
         if watch is not None and watch.is_idle:
             watch.stop()
-            del self._watches[subject]
+            del self._watches[seen]
+
+
+def _seen_by(caller: Caller) -> _Seen:
+    return caller.subject, caller.actors
 
 
 class _Watch:
-    """Looks for the changes of one subject, four times a second, and tells who wants to know."""
+    """Looks for the changes that callers may see, four times a second, and tells who wants to know."""
 
     def __init__(self, service: Service, caller: Caller) -> None:
         self._service = service

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent_mcp.domain import Caller
+from agent_mcp.domain import Caller, SessionId
 from agent_mcp.service.stores import Stores, threaded
 from agent_mcp.storage.catalog import ANYTHING_CHANGED, LIST_CHANGED
+from agent_mcp.storage.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +50,18 @@ class ChangeCases:
         changes = store.changes_after(mark.seq)
         seq = changes[-1].seq if changes else mark.seq
         words = [change.uri for change in changes]
+        uris = dict.fromkeys(word for word in words if word not in (LIST_CHANGED, ANYTHING_CHANGED))
         return Changes(
             mark=Mark(version=version, seq=seq),
-            uris=tuple(dict.fromkeys(word for word in words if word not in (LIST_CHANGED, ANYTHING_CHANGED))),
+            uris=tuple(uri for uri in uris if _may_hear(caller, store, uri)),
             lists=LIST_CHANGED in words,
             anything=ANYTHING_CHANGED in words,
         )
+
+
+def _may_hear(caller: Caller, store: Store, uri: str) -> bool:
+    """Whether a change of `uri` may be told: not of a session of an actor for whom the caller may not act."""
+    scheme, _, rest = uri.partition("://")
+    if caller.act_as is None or scheme != "session":
+        return True
+    return store.find_session(SessionId(rest.partition("/")[0])) is not None
