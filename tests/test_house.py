@@ -48,7 +48,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "toolbox.risks",
         "toolbox.server_file",
     ),
-    ("toolbox.guard", "toolbox.pages", "toolbox.delegation"),
+    ("toolbox.guard", "toolbox.pages", "toolbox.delegation", "toolbox.notebooks"),
     ("toolbox.web", "toolbox.builtin", "toolbox.server_link"),
     ("toolbox.mcp_servers", "toolbox.search"),
     ("toolbox.server_tool",),

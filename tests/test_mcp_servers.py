@@ -83,6 +83,12 @@ async def test_a_server_is_started_once_with_what_its_entry_says_and_ended_with_
         assert (status, "not today" in text) == ("error", True)
         status, text, _ = await use(service, "mcp__kit__flood", session)
         assert (status, "characters left out]" in text) == ("success", True)
+        mib = 1024 * 1024
+        status, text, _ = await use(service, "mcp__kit__pictures", session, sizes=[3 * mib, 3 * mib, 64])
+        assert (status, text.count(f"[an attachment of {3 * mib} bytes left out]"), "seen" in text) == (
+            *("success", 1),
+            True,
+        )
         status, text, _ = await use(service, model_name("kit", "a.very.long.name." + "x" * 60), session)
         assert (status, "long" in text) == ("success", True)
     await until(lambda: not is_running(pid(one)))

@@ -9,7 +9,7 @@ import pytest
 
 from agent_mcp.domain import AgentId
 from agent_mcp.service import AgentDraft, Service
-from agent_mcp.toolbox import reads_outside
+from agent_mcp.toolbox import files, reads_outside
 from in_process import CALLER, ask, running
 from life import order
 
@@ -125,6 +125,45 @@ async def test_a_notebook_stays_with_its_session_over_a_restart(data_dir: Path) 
         assert other.tool_calls[0].status == "error"
         too_much = await ask(service, order("notebook", mode="write", name="plan", new_str="x" * 70_000), session)
         assert too_much.tool_calls[0].status == "error"
+
+
+async def test_a_search_has_an_end_in_a_tree_without_files(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_SEARCHED", 50)
+    docs = tmp_path / "docs"
+    for number in range(60):
+        (docs / f"d{number:02}").mkdir(parents=True)
+    (docs / "d59" / "last.txt").write_text("swordfish")
+    async with reader(data_dir, docs) as agent:
+        assert (await agent.use("search", "docs", query="swordfish"))[1].endswith("search a directory below.]")
+        assert "last.txt:1" in (await agent.use("search", "docs/d59", query="swordfish"))[1]
+
+
+async def test_the_notebooks_of_a_session_are_bounded_together(data_dir: Path) -> None:
+    async with running(data_dir) as service:
+        await service.agents.create(CALLER, AgentDraft(name="Clerk", tools=("notebook",)), agent_id=AgentId("clerk"))
+
+        async def use(session: str | None, **arguments: object) -> tuple[str, str, str]:
+            reply = await ask(service, order("notebook", **arguments), session, agent="clerk")
+            page = await service.sessions.read(CALLER, reply.session_id)
+            told = [m.text for m in page.messages if m.role == "tool"][-1]
+            return str(reply.tool_calls[0].status), told, reply.session_id
+
+        _, _, session = await use(None, mode="create", name="first", new_str="kept")
+        ends: list[str] = []
+        told = ""
+        for number in range(9):
+            # The name counts as the text does.
+            name, text = (f"n{number}", "x" * 40_000) if number % 2 else (f"n{number}" + "y" * 40_000, "x")
+            status, told, _ = await use(session, mode="create", name=name, new_str=text)
+            ends.append(status)
+        assert ends == ["success"] * 6 + ["error"] * 3
+        assert "nothing was written" in told
+        assert (await use(session, mode="read", name="first"))[1] == "kept"
+        assert "n8" not in (await use(session, mode="list"))[1]
+        assert (await use(session, mode="clear", name="n1"))[0] == "success"
+        assert (await use(session, mode="create", name="n9", new_str="x" * 30_000))[0] == "success"
 
 
 def test_what_brings_in_the_words_of_others_is_known_by_the_names_that_models_use() -> None:

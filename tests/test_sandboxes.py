@@ -95,6 +95,25 @@ async def test_http_request_reaches_the_public_web_and_nothing_else(data_dir: Pa
     assert {address for address, _ in web.dialled} == {PUBLIC}
 
 
+async def test_more_than_a_history_holds_is_cut_and_the_turn_goes_on(data_dir: Path, tmp_path: Path) -> None:
+    big = tmp_path / "big.txt"
+    big.write_text("word " * 200_000)
+    pages = {"a.example/big": Page("word " * 900_000, kind="text/plain")}
+    with LoopbackWeb(pages, names={"a.example": [PUBLIC]}) as web:
+        async with worker(data_dir, internet=web.internet()) as service:
+            session = None
+            uses: list[tuple[str, dict[str, str]]] = [
+                ("http_request", {"method": "POST", "url": "http://a.example/big"}),
+                ("file_editor", {"command": "view", "path": str(big)}),
+                ("shell", {"command": f"cat {big}"}),
+                ("python_repl", {"code": f"print(open({str(big)!r}).read())"}),
+            ]
+            for tool, arguments in uses:
+                status, text, session = await use(service, tool, session, **arguments)
+                assert (status, text.endswith("characters left out]")) == ("success", True), tool
+                assert len(text) < 101_000
+
+
 async def test_the_setting_chooses_where_code_runs(tmp_path: Path) -> None:
     place = str(tmp_path)
     assert isinstance(sandbox_for("", workspace=place, session="s"), Workspace)

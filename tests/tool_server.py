@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from mcp.server import MCPServer
+from mcp.server.mcpserver import Image
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ToolAnnotations
 
@@ -41,6 +42,12 @@ def refuse() -> str:
 def flood() -> str:
     """More text than anybody reads."""
     return "x" * 300_000
+
+
+@server.tool(annotations=ToolAnnotations(read_only_hint=True))
+def pictures(sizes: list[int]) -> list[Image | str]:
+    """Pictures of so many bytes, and a word."""
+    return [*(Image(data=b"x" * size, format="png") for size in sizes), "seen"]
 
 
 @server.tool(name="a.very.long.name." + "x" * 60, annotations=ToolAnnotations(read_only_hint=True))

@@ -224,7 +224,7 @@ class Toolbox:
             if name in self._safe and (bench.may_interrupt or name != "handoff_to_user"):
                 built.append(self._safe[name](bench))
             elif name in self._allowed:
-                built.append(self._on_request[name](bench))
+                built.append(builtin.contained(self._on_request[name](bench)))
                 run_code = run_code or name in _RUN_CODE
             elif name in operator:
                 built.append(operator[name])

@@ -78,10 +78,19 @@ def vended(name: str) -> Build:
     return build
 
 
+def contained(tool: AgentTool) -> AgentTool:
+    """A tool whose results are as long as a history can hold."""
+    from agent_mcp.contained import ContainedTool
+
+    return ContainedTool(tool)
+
+
 def notebook(_: Bench) -> AgentTool:
     """Strands' notebook. What is written stays with the session, as state of its agent."""
+    from agent_mcp.toolbox.notebooks import BoundedNotebooks
+
     vended: Any = importlib.import_module("strands.vended_tools.notebook")  # typed in part only
-    return cast("AgentTool", vended.make_notebook(max_notebook_size_bytes=_NOTEBOOK_BYTES))
+    return BoundedNotebooks(cast("AgentTool", vended.make_notebook(max_notebook_size_bytes=_NOTEBOOK_BYTES)))
 
 
 def file_editor(bench: Bench) -> AgentTool:

@@ -219,7 +219,7 @@ def _search(shelf: Shelf, path: str, query: str, pattern: str) -> str:
         if count >= _SEARCHED or time.monotonic() > until:
             note = "There was more to search than is searched at once: search a directory below."
             break
-        if not fnmatch.fnmatch(below[-1] if below else "", pattern[:100] or "*"):
+        if below is None or not fnmatch.fnmatch(below[-1] if below else "", pattern[:100] or "*"):
             continue
         try:
             lines = _text(shelf, name, below).splitlines()
@@ -234,8 +234,8 @@ def _search(shelf: Shelf, path: str, query: str, pattern: str) -> str:
     return "\n".join([*hits[:_HITS], f"[{note}]"]) if hits else f"[Nothing contains {query.strip()!r}. {note}]"
 
 
-def _files(shelf: Shelf, name: str, parts: Sequence[str]) -> Iterator[list[str]]:
-    """The files below a directory, in order, without what is hidden."""
+def _files(shelf: Shelf, name: str, parts: Sequence[str]) -> Iterator[list[str] | None]:
+    """The files below a directory, in order, without what is hidden; None for each directory that was looked into."""
     waiting = [list(parts)]
     while waiting:
         here = waiting.pop()
@@ -251,6 +251,7 @@ def _files(shelf: Shelf, name: str, parts: Sequence[str]) -> Iterator[list[str]]
             if here == list(parts):
                 raise
             continue
+        yield None  # so that directories without a file have an end too
         shown = [(entry, is_directory) for entry, is_directory, _ in entries if not entry.startswith(".")]
         for entry, is_directory in shown:
             if not is_directory:

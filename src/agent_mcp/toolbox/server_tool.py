@@ -9,12 +9,12 @@ from strands.tools.mcp.mcp_agent_tool import MCPAgentTool
 from strands.types._events import ToolResultEvent
 from strands.types.tools import AgentTool, ToolGenerator, ToolResult, ToolSpec, ToolUse
 
+from agent_mcp.contained import bounded
 from agent_mcp.toolbox.mcp_servers import McpServer, McpServers, Unreachable, model_name
 from agent_mcp.toolbox.server_file import ServerEntry
 
 _SECONDS = 600.0
 """How long one use may take. The turn has its own limit."""
-_MOST_TEXT = 100_000
 
 
 def build_server_tools(servers: McpServers, name: str, subject: str) -> list[tuple[AgentTool, bool]]:
@@ -128,17 +128,9 @@ def failed(use_id: str, text: str) -> ToolResult:
 
 
 def _bounded(result: ToolResult) -> ToolResult:
-    """A result of text that a history can hold: never empty, and not longer than a model can read."""
-    left = _MOST_TEXT
-    content = [*result["content"]]
-    for number, part in enumerate(content):
-        if "text" in part:
-            text = part["text"]
-            if len(text) > left:
-                content[number] = {"text": f"{text[:left]}\n[{len(text) - left} characters left out]"}
-            left = max(0, left - len(text))
+    """A result that a history can hold: never empty, and not longer than a model can read."""
     return {
         "toolUseId": result["toolUseId"],
         "status": result["status"],
-        "content": content or [{"text": "(nothing)"}],
+        "content": bounded(result["content"]) or [{"text": "(nothing)"}],
     }
